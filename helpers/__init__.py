@@ -1,0 +1,43 @@
+"""The helpers of the LLM Basics course: a small package that every lesson imports.
+
+    import helpers
+    generator = helpers.load("course-gpt-4m")
+    print(generator.generate("Machine learning is").text)
+
+Importing it is quick: torch and transformers are loaded when a model is.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+from helpers.device import configure_threads
+from helpers.environment import load_environment
+
+load_environment()
+configure_threads()
+
+__version__ = "0.1.0"
+
+# Name → the module that defines it, imported at first use.
+_PUBLIC = {
+    "GenerationSettings": "settings",
+    "ParameterError": "errors",
+    "TextGenerator": "generator",
+    "catalogue": "models",
+    "load": "generator",
+}
+__all__ = ["GenerationSettings", "ParameterError", "TextGenerator", "catalogue", "load"]
+
+if TYPE_CHECKING:
+    from helpers.errors import ParameterError
+    from helpers.generator import TextGenerator, load
+    from helpers.models import catalogue
+    from helpers.settings import GenerationSettings
+
+
+def __getattr__(name: str) -> Any:
+    if name in _PUBLIC:
+        return getattr(importlib.import_module(f"helpers.{_PUBLIC[name]}"), name)
+    raise AttributeError(f"module 'helpers' has no attribute {name!r}")

@@ -1,0 +1,267 @@
+"""Generation parameters: every one defined, documented and validated here, once.
+
+Widgets, command lines and the HTTP API all build on `GenerationSettings`, so that a
+temperature of 3 is refused everywhere with the same words. (Lessons 02 and 03.)
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from annotated_types import Ge, Gt, Le
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+
+from helpers.errors import ParameterError, PromptTooLongError
+
+if TYPE_CHECKING:
+    from transformers import LogitsProcessorList
+
+DEFAULT_NEW_TOKENS = 40
+MAX_PROMPT_CHARACTERS = 50_000
+MAX_STOP_STRINGS, MAX_STOP_CHARACTERS = 4, 100
+
+
+class Range(NamedTuple):
+    """What a numeric parameter may be: for sliders, error messages and the API's /info."""
+
+    minimum: float
+    maximum: float
+    default: float | None
+    meaning: str
+
+
+class GenerationSettings(BaseModel):
+    """One request for text: the prompt and every parameter, validated.
+
+    `GenerationSettings(prompt="Hello", temperature=3)` raises `ParameterError`, a
+    ValueError that names the parameter, the value and the allowed range.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    prompt: str = Field(description="The text to go on from.")
+    max_new_tokens: int | None = Field(
+        None, ge=1, le=4096, description="Tokens to add; the prompt is not counted."
+    )
+    max_length: int | None = Field(
+        None, ge=1, le=8192, description="Tokens in all: the prompt and the new ones."
+    )
+    temperature: float = Field(
+        0.7, ge=0.0, le=2.0, description="Randomness: 0 is greedy, low is careful, high is wild."
+    )
+    top_k: int = Field(
+        50, ge=0, le=1000, description="Choose among the k most probable tokens; 0 is all."
+    )
+    top_p: float = Field(
+        1.0,
+        gt=0.0,
+        le=1.0,
+        description="Choose among the most probable tokens that together reach p; 1 is all.",
+    )
+    repetition_penalty: float = Field(
+        1.0, ge=0.5, le=2.0, description="Makes tokens that already stand there less likely; 1 off."
+    )
+    no_repeat_ngram_size: int = Field(
+        0, ge=0, le=10, description="No run of this many tokens may come twice; 0 is off."
+    )
+    num_return_sequences: int = Field(
+        1, ge=1, le=16, description="How many texts to write for the prompt."
+    )
+    stop: tuple[str, ...] = Field((), description="The text ends before any of these strings.")
+    seed: int | None = Field(
+        None, ge=0, le=2**63 - 1, description="Same seed, same text; none: another text each time."
+    )
+
+    def __init__(self, **parameters: Any) -> None:
+        try:
+            super().__init__(**parameters)
+        except ValidationError as error:
+            raise parameter_error(error, type(self)) from None
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _numbers_are_numbers(cls, value: object, info: Any) -> object:
+        """True is not 1 and "0.7" is not 0.7: guessing what was meant hides mistakes."""
+        annotation = str(cls.model_fields[info.field_name].annotation)
+        if isinstance(value, bool | str) and ("int" in annotation or "float" in annotation):
+            raise ValueError(f"{type(value).__name__} given for a number")
+        return value
+
+    @field_validator("prompt")
+    @classmethod
+    def _prompt_is_text(cls, prompt: str) -> str:
+        return check_text(prompt)
+
+    @field_validator("stop", mode="before")
+    @classmethod
+    def _stop_strings(cls, stop: object) -> object:
+        if stop is None:
+            return ()
+        strings = (stop,) if isinstance(stop, str) else stop
+        if not isinstance(strings, list | tuple) or not all(isinstance(s, str) for s in strings):
+            raise ValueError("not strings")
+        if len(strings) > MAX_STOP_STRINGS:
+            raise ValueError("too many")
+        if any(not 0 < len(s) <= MAX_STOP_CHARACTERS for s in strings):
+            raise ValueError("empty or too long")
+        return tuple(strings)
+
+    @model_validator(mode="after")
+    def _one_length(self) -> GenerationSettings:
+        if self.max_length is not None and self.max_new_tokens is not None:
+            raise ValueError("max_length and max_new_tokens: pass one of the two, not both")
+        return self
+
+    @property
+    def greedy(self) -> bool:
+        """Whether the most probable token is always taken."""
+        return self.temperature == 0
+
+    def new_tokens(self, prompt_tokens: int, context: int) -> int:
+        """How many tokens may be added to a prompt of `prompt_tokens` tokens.
+
+        Args:
+            prompt_tokens: length of the prompt in tokens.
+            context: the most tokens the model can hold, prompt included.
+
+        Raises:
+            PromptTooLongError: the prompt alone fills the context.
+            ParameterError: the asked length does not fit, or `max_length` ends within
+                the prompt.
+        """
+        room = context - prompt_tokens
+        if room < 1:
+            raise PromptTooLongError(prompt_tokens, context - 1, context)
+        if self.max_length is not None:
+            if not prompt_tokens < self.max_length <= context:
+                raise ParameterError(
+                    "max_length",
+                    self.max_length,
+                    f"from {prompt_tokens + 1} (the prompt has {prompt_tokens} tokens, and "
+                    f"max_length counts them) to {context} (the context)",
+                )
+            return self.max_length - prompt_tokens
+        if self.max_new_tokens is None:
+            return min(DEFAULT_NEW_TOKENS, room)
+        if self.max_new_tokens > room:
+            raise ParameterError(
+                "max_new_tokens",
+                self.max_new_tokens,
+                f"from 1 to {room}: the prompt has {prompt_tokens} tokens, the context {context}",
+            )
+        return self.max_new_tokens
+
+    def logits_processors(self) -> LogitsProcessorList:
+        """What these settings do to the logits, as transformers' own processors, in its order.
+
+        Each takes (ids of shape (rows, tokens), logits of shape (rows, vocabulary)) and
+        returns changed logits; a processor that changes nothing is left out.
+        """
+        from transformers import (
+            LogitsProcessorList,
+            NoRepeatNGramLogitsProcessor,
+            RepetitionPenaltyLogitsProcessor,
+            TemperatureLogitsWarper,
+            TopKLogitsWarper,
+            TopPLogitsWarper,
+        )
+
+        processors = LogitsProcessorList()
+        if self.repetition_penalty != 1.0:
+            processors.append(RepetitionPenaltyLogitsProcessor(self.repetition_penalty))
+        if self.no_repeat_ngram_size:
+            processors.append(NoRepeatNGramLogitsProcessor(self.no_repeat_ngram_size))
+        if self.greedy:
+            processors.append(TopKLogitsWarper(1))
+            return processors
+        if self.temperature != 1.0:
+            processors.append(TemperatureLogitsWarper(self.temperature))
+        if self.top_k:
+            processors.append(TopKLogitsWarper(self.top_k))
+        if self.top_p < 1.0:
+            processors.append(TopPLogitsWarper(self.top_p))
+        return processors
+
+    def generate_arguments(self) -> dict[str, Any]:
+        """The same settings as keyword arguments of transformers' `generate`."""
+        arguments: dict[str, Any] = {
+            "do_sample": not self.greedy,
+            "repetition_penalty": self.repetition_penalty,
+            "no_repeat_ngram_size": self.no_repeat_ngram_size,
+            "num_return_sequences": self.num_return_sequences,
+        }
+        if not self.greedy:  # generate warns about a temperature that it will not use
+            arguments |= {
+                "temperature": self.temperature,
+                "top_k": self.top_k,
+                "top_p": self.top_p,
+            }
+        return arguments
+
+
+def check_text(text: str) -> str:
+    """The text itself, if a tokenizer can read it.
+
+    Raises:
+        ValueError: blank, too long, or with characters that are no text.
+    """
+    if not text.strip():
+        raise ValueError("blank")
+    if len(text) > MAX_PROMPT_CHARACTERS:
+        raise ValueError("too long")
+    if "\x00" in text:
+        raise ValueError("holds a null character")
+    try:
+        text.encode("utf-8")
+    except UnicodeEncodeError:
+        raise ValueError("holds half a surrogate pair") from None
+    return text
+
+
+def parameter_ranges() -> dict[str, Range]:
+    """Name → smallest, largest, default value and meaning of every numeric parameter."""
+    ranges = {}
+    for name, field in GenerationSettings.model_fields.items():
+        low: Any = next((b.ge if isinstance(b, Ge) else b.gt for b in field.metadata
+                         if isinstance(b, Ge | Gt)), None)  # fmt: skip
+        high: Any = next((b.le for b in field.metadata if isinstance(b, Le)), None)
+        if low is not None and high is not None:
+            ranges[name] = Range(low, high, field.default, field.description or "")
+    return ranges
+
+
+def allowed(name: str) -> str:
+    """The allowed values of a parameter, in words."""
+    if name == "prompt":
+        return (
+            f"text of 1 to {MAX_PROMPT_CHARACTERS} characters, not blank, without null characters"
+        )
+    if name == "stop":
+        return (
+            f"at most {MAX_STOP_STRINGS} strings of 1 to {MAX_STOP_CHARACTERS} characters"
+            " (or one string)"
+        )
+    found = parameter_ranges().get(name)
+    if found is None:
+        return f"one of the known parameters: {', '.join(GenerationSettings.model_fields)}"
+    whole = "int" in str(GenerationSettings.model_fields[name].annotation)
+    above = "above " if name == "top_p" else "from "
+    return f"a {'whole ' if whole else ''}number {above}{found.minimum} to {found.maximum}"
+
+
+def parameter_error(error: ValidationError, model: type[BaseModel]) -> ParameterError | ValueError:
+    """The first mistake that pydantic found, in the words of this course.
+
+    Args:
+        error: what pydantic raised.
+        model: the class whose fields were validated.
+    """
+    first = error.errors(include_url=False)[0]
+    if not first["loc"]:
+        return ValueError(first["msg"].removeprefix("Value error, "))
+    name = str(first["loc"][0])
+    if first["type"] == "missing":
+        return ParameterError(name, None, f"given: {allowed(name)}")
+    if name not in model.model_fields:
+        return ParameterError(name, first["input"], allowed(name))
+    return ParameterError(name, first["input"], allowed(name))

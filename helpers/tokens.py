@@ -1,0 +1,170 @@
+"""Text and tokens, made visible: tables, coloured strips, merges, pieces (lesson 01)."""
+
+from __future__ import annotations
+
+import html
+import json
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from IPython.display import HTML
+    from transformers import PreTrainedTokenizerBase
+
+# Okabe and Ito's colours (https://jfly.uni-koeln.de/color/) made translucent: told apart by
+# colour-blind readers, readable under black and under white text.
+STRIP_COLOURS = (
+    "rgba(86,180,233,.38)",
+    "rgba(230,159,0,.38)",
+    "rgba(0,158,115,.34)",
+    "rgba(204,121,167,.38)",
+    "rgba(240,228,66,.40)",
+)
+
+
+def token_text(tokenizer: PreTrainedTokenizerBase, token_id: int) -> str:
+    """One token as text; bytes that are no whole character show as ⟨E2 9C⟩."""
+    text = tokenizer.decode([token_id], clean_up_tokenization_spaces=False)
+    if "�" not in text:
+        return text
+    return f"⟨{' '.join(f'{b:02X}' for b in token_bytes(tokenizer, token_id))}⟩"
+
+
+def token_bytes(tokenizer: PreTrainedTokenizerBase, token_id: int) -> bytes:
+    """The bytes that a token of a byte-level BPE tokenizer stands for."""
+    token = tokenizer.convert_ids_to_tokens(int(token_id))
+    table = _byte_of_character()
+    if all(c in table for c in token):
+        return bytes(table[c] for c in token)
+    return token.encode("utf-8")  # a special token, or a tokenizer of another kind
+
+
+def _byte_of_character() -> dict[str, int]:
+    """Byte-level BPE writes every byte as one printable character: 0x20, the blank, as Ġ."""
+    printable = [*range(33, 127), *range(161, 173), *range(174, 256)]
+    table = {chr(b): b for b in printable}
+    spare = 256
+    for byte in range(256):
+        if byte not in printable:
+            table[chr(spare)] = byte
+            spare += 1
+    return table
+
+
+def token_table(tokenizer: PreTrainedTokenizerBase, text: str) -> pd.DataFrame:
+    """One row a token: position, id, the text it stands for, its length in bytes."""
+    import pandas as pd
+
+    ids = tokenizer(text, verbose=False)["input_ids"]
+    return pd.DataFrame(
+        {
+            "id": ids,
+            "token": [token_text(tokenizer, i) for i in ids],
+            "bytes": [len(token_bytes(tokenizer, i)) for i in ids],
+        },
+        index=pd.RangeIndex(len(ids), name="position"),
+    )
+
+
+def token_strip(tokenizer: PreTrainedTokenizerBase, text: str, ids: bool = False) -> HTML:
+    """The text with every token on a colour of its own; blanks show as a dot.
+
+    Args:
+        tokenizer: any tokenizer of transformers.
+        text: what to cut up.
+        ids: write each token's id below it.
+    """
+    from IPython.display import HTML
+
+    numbers = tokenizer(text, verbose=False)["input_ids"]
+    return HTML(strip_html([(i, token_text(tokenizer, i)) for i in numbers], ids))
+
+
+def strip_html(tokens: list[tuple[int, str]], ids: bool = False) -> str:
+    """The HTML of a strip of (id, text) tokens."""
+    boxes = []
+    for n, (token_id, text) in enumerate(tokens):
+        shown = html.escape(text.replace(" ", "·").replace("\n", "⏎").replace("\t", "⇥"))
+        below = f"<small style='display:block;opacity:.75;font-size:.72em'>{token_id}</small>"
+        boxes.append(
+            f"<span title='id {token_id}' style='background:{STRIP_COLOURS[n % 5]};padding:2px 3px;"
+            "margin:1px;border-radius:3px;display:inline-block;text-align:center;"
+            f"white-space:pre-wrap;overflow-wrap:anywhere'>{shown}{below if ids else ''}</span>"
+        )
+    return (
+        "<div role='img' aria-label='"
+        + html.escape(f"{len(tokens)} tokens: " + " | ".join(t for _, t in tokens), quote=True)
+        + "' style='font-family:var(--jp-code-font-family,monospace);line-height:1.7'>"
+        + "".join(boxes)
+        + "</div>"
+    )
+
+
+def merges(tokenizer: PreTrainedTokenizerBase) -> dict[tuple[str, str], int]:
+    """The learned merges of a BPE tokenizer: (left, right) → rank; the lowest rank merges first."""
+    model = json.loads(tokenizer.backend_tokenizer.to_str())["model"]
+    pairs = (m.split(" ") if isinstance(m, str) else m for m in model["merges"])
+    return {(left, right): rank for rank, (left, right) in enumerate(pairs)}
+
+
+class PieceDecoder:
+    """Turns token ids into pieces of text as they come, never cutting a character in half.
+
+    A character of several bytes may be spread over several tokens; text is held back
+    until the bytes are whole, and, where stop strings are given, while its end could be
+    the beginning of one.
+    """
+
+    def __init__(self, tokenizer: PreTrainedTokenizerBase, stop: tuple[str, ...] = ()) -> None:
+        self.tokenizer, self.stop = tokenizer, stop
+        self.stopped = False  # a stop string was met; the text ends before it
+        self._ids: list[int] = []
+        self._start = 0  # ids before this one are decoded for good
+        self._shown = 0  # characters of the current window already given out
+        self._held = ""  # text that could be the beginning of a stop string
+
+    def push(self, token_id: int) -> str:
+        """The text that became certain with this token; often one word, sometimes nothing."""
+        self._ids.append(token_id)
+        return self._cut(self._decode(final=False), final=False)
+
+    def finish(self) -> str:
+        """What was still held back when no token follows."""
+        return self._cut(self._decode(final=True), final=True)
+
+    def _decode(self, final: bool) -> str:
+        window = self.tokenizer.decode(
+            self._ids[self._start :], skip_special_tokens=True, clean_up_tokenization_spaces=False
+        )
+        if window.endswith("�") and not final:
+            return ""
+        piece = window[self._shown :]
+        self._shown = len(window)
+        if len(self._ids) - self._start > 16:  # keep the window short: decoding stays cheap
+            self._start = len(self._ids) - 1
+            self._shown = len(
+                self.tokenizer.decode(
+                    self._ids[self._start :],
+                    skip_special_tokens=True,
+                    clean_up_tokenization_spaces=False,
+                )
+            )
+        return piece
+
+    def _cut(self, piece: str, final: bool) -> str:
+        if self.stopped or not self.stop:
+            return "" if self.stopped else piece
+        text = self._held + piece
+        found = [i for s in self.stop if (i := text.find(s)) >= 0]
+        if found:
+            self.stopped, self._held = True, ""
+            return text[: min(found)]
+        keep = 0
+        if not final:
+            longest = max(len(s) for s in self.stop) - 1
+            for n in range(min(longest, len(text)), 0, -1):
+                if any(s.startswith(text[-n:]) for s in self.stop):
+                    keep = n
+                    break
+        self._held = text[len(text) - keep :]
+        return text[: len(text) - keep]

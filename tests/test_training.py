@@ -1,0 +1,84 @@
+"""The training code trains, stops, goes on where it stopped, and lowers the loss."""
+
+from __future__ import annotations
+
+import csv
+import os
+import random
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+ROOT = Path(__file__).resolve().parent.parent
+WORDS = "the cache holds keys and values so that a token is computed once for every layer".split()
+
+
+@pytest.fixture(scope="module")
+def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    rng = random.Random(0)
+    documents = []
+    for n in range(300):
+        documents.append(" ".join(rng.choices(WORDS, k=40)) + f" {n}.")
+        documents.append(f"Q: What is number {n}?\nA: It is the number after {n - 1}, of course.")
+    path = tmp_path_factory.mktemp("corpus") / "corpus.txt"
+    path.write_text("\n<|endoftext|>\n".join(documents), encoding="utf-8")
+    return path
+
+
+def train(corpus: Path, work: Path, tokens: int, workers: int = 1) -> subprocess.CompletedProcess:
+    options = f"--model course-gpt-1m --tokens {tokens} --batch-tokens 1024 --workers {workers}"
+    return subprocess.run(
+        [sys.executable, "-m", "training.train", "--corpus", str(corpus), "--work", str(work),
+         *options.split(), "--no-compile", "--log-seconds", "0", "--validation", str(corpus)],
+        cwd=ROOT, env=os.environ | {"OMP_NUM_THREADS": "1"}, capture_output=True, text=True,
+    )  # fmt: skip
+
+
+def losses(work: Path) -> list[float]:
+    with (work / "course-gpt-1m" / "log.csv").open() as f:
+        return [float(row["loss_nats_per_token"]) for row in csv.DictReader(f)]
+
+
+def test_trains_and_resumes(corpus: Path, tmp_path: Path) -> None:
+    first = train(corpus, tmp_path, 8 * 1024)
+    assert first.returncode == 0, first.stderr
+    assert "held-out bits per byte" in first.stdout
+    before = losses(tmp_path)
+    assert len(before) == 8 and before[-1] < before[0]
+
+    again = train(corpus, tmp_path, 16 * 1024)
+    assert again.returncode == 0, again.stderr
+    assert "resumed at 8,192 tokens" in again.stdout
+    after = losses(tmp_path)
+    assert len(after) == 16 and min(after[8:]) < min(before)
+    state = torch.load(tmp_path / "course-gpt-1m" / "checkpoint.pt", weights_only=True)
+    assert state["tokens"] == 16 * 1024
+
+
+def test_two_processes_share_gradients(corpus: Path, tmp_path: Path) -> None:
+    result = train(corpus, tmp_path, 4 * 1024, workers=2)
+    assert result.returncode == 0, result.stderr
+    assert losses(tmp_path)[-1] < losses(tmp_path)[0]
+
+
+def test_missing_corpus_is_one_line(tmp_path: Path) -> None:
+    result = train(tmp_path / "absent.txt", tmp_path, 1024)
+    assert result.returncode == 2
+    assert result.stderr.strip().splitlines()[-1].endswith("absent.txt: no such file")
+
+
+def test_documents_are_single_pairs(corpus: Path) -> None:
+    from training.data import read_documents, weight
+
+    page = corpus.with_name("page.txt")
+    page.write_text(
+        "Q: What is a pod?\nA: A pod is the smallest unit.\n\nQ: What is a node?\n"
+        "A: A node is a machine of the cluster.\n<|endoftext|>\ntoo short",
+        encoding="utf-8",
+    )
+    documents = read_documents(page)
+    assert [d.count("Q:") for d in documents] == [1, 1]
+    assert weight(documents[0]) > weight("A long history of a small town in the mountains. " * 5)

@@ -1,0 +1,1 @@
+"""How the shipped models are made: tokenizer, data, training, export (see training/README.md)."""
