@@ -135,7 +135,8 @@ def check_models(folder: Path | None = None) -> Check:
         lines = (folder / "SHA256SUMS").read_text(encoding="utf-8").splitlines()
     except OSError:
         return Check("Models", False, f"no SHA256SUMS in {folder.name}/", RESTORE)
-    wrong, size, names = [], 0, set()
+    wrong, size = [], 0
+    names: set[str] = set()
     for line in filter(None, lines):
         digest, _, name = line.partition("  ")
         file = folder / name

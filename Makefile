@@ -1,0 +1,53 @@
+# `make` lists the targets. Each one sets up what it needs first; tools/ holds the work.
+
+.DEFAULT_GOAL := help
+ANY_PYTHON := $(shell command -v python3 || command -v python)
+PY := .venv/bin/python
+MODEL ?= course-gpt-4m
+export PYTHON TORCH PORT BROWSER
+
+.PHONY: help setup ready lab test soak outputs check lint train pins clean
+
+help: ## list these targets
+	@echo "LLM Basics: make TARGET, where TARGET is one of"
+	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  %-9s %s\n", $$1, $$2}' Makefile
+
+setup: ## make the environment in .venv (PYTHON=python3.12 TORCH=cpu|cuda choose)
+	@$(if $(ANY_PYTHON),,echo "Python is missing: install Python 3.11 to 3.13 first." >&2; exit 1;) \
+	$(ANY_PYTHON) tools/setup_env.py
+
+ready:
+	@$(if $(ANY_PYTHON),,echo "Python is missing: install Python 3.11 to 3.13 first." >&2; exit 1;) \
+	$(ANY_PYTHON) tools/setup_env.py --quiet
+
+lab: ready ## open lesson 00 in JupyterLab (PORT=8890 BROWSER=none choose; Ctrl+C ends it)
+	@$(PY) tools/lab.py
+
+test: ready ## run every notebook and every other test (ARGS="-k tokens" for some)
+	@$(PY) -m pytest $(ARGS)
+
+soak: ready ## run the tests that take too long for every run
+	@$(PY) -m pytest -m soak $(ARGS)
+
+outputs: ready ## run the notebooks and store their outputs (LESSONS="01 03" for some)
+	@$(PY) tools/outputs.py $(LESSONS)
+
+check: ready ## verify this machine: Python, packages, device, memory, models
+	@$(PY) -m helpers.check
+
+lint: ready ## check style, types and links
+	@$(PY) -m ruff check .
+	@$(PY) -m ruff format --check .
+	@$(PY) -m mypy helpers
+	@$(PY) tools/links.py --check
+
+train: ready ## train a course model (CORPUS=text.txt MODEL=course-gpt-4m)
+	@$(if $(CORPUS),,echo "Name a text file: make train CORPUS=text.txt MODEL=$(MODEL)" >&2; exit 2;) \
+	$(PY) -m training.train --corpus "$(CORPUS)" --model "$(MODEL)" $(ARGS)
+
+pins: ready ## write requirements.txt anew from the versions in pyproject.toml
+	@$(PY) tools/pins.py
+
+clean: ## remove the environment, caches and other files that make made
+	rm -rf .venv .mypy_cache .pytest_cache .ruff_cache build *.egg-info
+	find . -name __pycache__ -prune -exec rm -rf {} +

@@ -1,0 +1,45 @@
+"""What every test shares. No test talks to a model hub: a stand-in serves where one is needed."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+# Before anything imports the model libraries; child processes inherit it.
+os.environ["HF_HUB_OFFLINE"] = "1"
+os.environ["MODEL_NAME"] = ""  # the course's default, whatever a local .env says
+os.environ.setdefault("DEVICE", "cpu")  # where the stored outputs come from
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+def skip_or_fail(reason: str) -> None:
+    """Skip on somebody's machine; fail under CI=true, where everything must be there."""
+    if os.environ.get("CI") == "true":
+        pytest.fail(f"{reason}, and CI must run every test")
+    pytest.skip(reason)
+
+
+@pytest.fixture(scope="session")
+def root() -> Path:
+    """The repository's folder."""
+    return ROOT
+
+
+@pytest.fixture(scope="session")
+def require_tool() -> Callable[..., str]:
+    """`require_tool("chromium", "google-chrome")`: the path of the first one that is there."""
+
+    def find(*names: str) -> str:
+        for name in names:
+            path = shutil.which(name)
+            if path:
+                return path
+        skip_or_fail(f"{names[0]} is not installed")
+        raise AssertionError("unreachable")
+
+    return find

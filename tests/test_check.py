@@ -1,0 +1,110 @@
+"""helpers.check: the list behind lesson 00 and `make check`, on this machine and on broken ones."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from conftest import ROOT
+
+from helpers import check
+
+
+def run(*arguments: str, **settings: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "helpers.check", *arguments]
+    env = os.environ | settings
+    return subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True)
+
+
+def line(ran: subprocess.CompletedProcess[str], name: str) -> str:
+    """The line of one check, with its advice."""
+    lines = ran.stdout.splitlines()
+    at = next(i for i, text in enumerate(lines) if text[2:].startswith(name))
+    return " ".join(lines[at : at + 2])
+
+
+@pytest.fixture
+def models_copy(tmp_path: Path) -> Path:
+    return Path(shutil.copytree(ROOT / "models", tmp_path / "models"))
+
+
+def test_this_machine_is_ready() -> None:
+    ran = run()
+    assert ran.returncode == 0, ran.stdout + ran.stderr
+    assert ran.stdout.count("✓ ") == 7 and "✗" not in ran.stdout
+    assert check.PROMPT in line(ran, "Generation") and "tokens/s" in line(ran, "Generation")
+
+
+def test_help_is_explained() -> None:
+    ran = run("--help")
+    assert ran.returncode == 0 and "--models" in ran.stdout
+
+
+def test_one_changed_byte_in_a_model_is_found(models_copy: Path) -> None:
+    weights = models_copy / "course-gpt-4m/model.safetensors"
+    content = bytearray(weights.read_bytes())
+    content[-1] ^= 1
+    weights.write_bytes(content)
+    ran = run("--models", str(models_copy))
+    assert ran.returncode == 1
+    found = line(ran, "Models")
+    assert "course-gpt-4m/model.safetensors is damaged" in found and check.RESTORE in found
+
+
+def test_weights_cut_short_fail_the_generation_in_one_line(models_copy: Path) -> None:
+    weights = models_copy / "course-gpt-4m/model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:1000])
+    ran = run("--models", str(models_copy))
+    assert ran.returncode == 1 and "Traceback" not in ran.stdout + ran.stderr
+    assert ran.stdout.count("✗") == 2 and "make setup" not in line(ran, "Generation")
+
+
+def test_missing_files_are_named(models_copy: Path) -> None:
+    (models_copy / "course-gpt-1m/tokenizer.json").unlink()
+    found = check.check_models(models_copy)
+    assert not found.ok and "course-gpt-1m/tokenizer.json is missing" in found.found
+    (models_copy / "SHA256SUMS").unlink()
+    found = check.check_models(models_copy)
+    assert not found.ok and found.advice == check.RESTORE
+
+
+def test_every_file_of_the_models_has_a_checksum() -> None:
+    sums = (ROOT / "models/SHA256SUMS").read_text().splitlines()
+    listed = {entry.partition("  ")[2] for entry in sums}
+    models = ROOT / "models"
+    there = {p.relative_to(models).as_posix() for p in models.rglob("*") if p.is_file()}
+    assert listed == there - {"SHA256SUMS"}
+
+
+def test_wrong_and_missing_packages_are_named(tmp_path: Path) -> None:
+    project = tmp_path / "pyproject.toml"
+    project.write_text('[project]\ndependencies = ["pandas==0.1", "no-such-package==1.0"]\n')
+    found = check.check_packages(project)
+    assert not found.ok and found.advice == check.SET_UP
+    assert "not 0.1" in found.found and "no-such-package is missing" in found.found
+
+
+def test_unknown_device_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DEVICE", "toaster")
+    found = check.check_device()
+    assert not found.ok and "toaster" in found.found and "DEVICE=auto" in found.advice
+
+
+def test_little_memory_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    import psutil
+
+    memory = psutil.virtual_memory()
+    for free, ok in ((1.5e9, True), (0.5e9, False)):
+        monkeypatch.setattr(psutil, "virtual_memory", lambda f=free: memory._replace(available=f))
+        found = check.check_memory()
+        assert found.ok is ok and "close" in found.advice
+
+
+def test_table_for_a_notebook() -> None:
+    table = check.as_html([check.Check("A <b>", True, "x & y"), check.Check("B", False, "", "do")])
+    assert table.count("<tr>") == 3 and "A &lt;b&gt;" in table and "x &amp; y" in table
+    assert "✓" in table and "✗" in table

@@ -1,0 +1,407 @@
+"""The set-up: pins, targets, links, and tools/setup_env.py run for real on a small stand-in."""
+
+from __future__ import annotations
+
+import contextlib
+import inspect
+import json
+import os
+import re
+import select
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+import tomllib
+import urllib.request
+import zipfile
+from collections.abc import Callable, Iterator
+from importlib.metadata import packages_distributions, version
+from pathlib import Path
+
+import pytest
+from conftest import ROOT, skip_or_fail
+from packaging.requirements import Requirement
+
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
+DIRECT = PROJECT["project"]["dependencies"] + PROJECT["project"]["optional-dependencies"]["dev"]
+PINS = [
+    Requirement(line)
+    for line in (ROOT / "requirements.txt").read_text().splitlines()
+    if not line.startswith("#")
+]
+
+
+def normal(name: str) -> str:
+    return re.sub(r"[-_.]+", "-", name).lower()
+
+
+# --- the pins -----------------------------------------------------------------------------
+
+
+def test_every_requirement_is_one_exact_version() -> None:
+    names = [normal(pin.name) for pin in PINS]
+    assert len(names) == len(set(names)), "a package is pinned twice"
+    for pin in PINS:
+        assert [s.operator for s in pin.specifier] == ["=="] and "*" not in str(pin.specifier), pin
+    text = (ROOT / "requirements.txt").read_text()
+    assert "://" not in text and not re.search(r"(?m)^(nvidia|cuda|triton)\b", text)
+
+
+@pytest.mark.parametrize("dependency", DIRECT)
+def test_direct_dependency_has_the_same_pin_everywhere(dependency: str) -> None:
+    asked = Requirement(dependency)
+    assert [s.operator for s in asked.specifier] == ["=="], "pyproject.toml names one version"
+    pinned = [p for p in PINS if normal(p.name) == normal(asked.name)]
+    assert len(pinned) == 1 and pinned[0].specifier == asked.specifier, "run `make pins`"
+
+
+def test_installed_versions_are_the_pinned_ones() -> None:
+    wrong = {
+        pin.name: version(pin.name)
+        for pin in PINS
+        if (pin.marker is None or pin.marker.evaluate())
+        and not pin.specifier.contains(version(pin.name), prereleases=True)
+    }
+    assert not wrong
+
+
+@pytest.mark.slow
+def test_every_direct_dependency_imports() -> None:
+    wanted = {normal(Requirement(d).name) for d in DIRECT}
+    modules = {
+        module
+        for module, owners in packages_distributions().items()
+        if module.isidentifier()
+        and not module.startswith("_")
+        and wanted & {normal(owner) for owner in owners}
+    }
+    assert {"torch", "transformers", "jupyterlab", "dotenv", "nbval", "pandas"} <= modules
+    # All of this one is in the browser: its Python module is not made to be imported.
+    modules.discard("jupyterlab_execute_time")
+    extension = Path(sys.prefix) / "share/jupyter/labextensions/jupyterlab-execute-time"
+    assert (extension / "package.json").is_file()
+    code = f"import importlib\nfor m in {sorted(modules)}: importlib.import_module(m)"
+    subprocess.run([sys.executable, "-W", "ignore", "-c", code], check=True, timeout=300)
+
+
+@pytest.mark.parametrize("file", ["environment.yml", "binder/postBuild"])
+def test_other_installers_take_the_same_pins(file: str) -> None:
+    text = (ROOT / file).read_text()
+    assert "-r requirements.txt" in text and "--editable ." in text
+    torch = next(str(pin) for pin in PINS if pin.name == "torch")
+    assert set(re.findall(r"\b[\w-]+==[\w.]+", text)) <= {torch}, "a version of its own"
+
+
+def test_python_versions_agree() -> None:
+    assert PROJECT["project"]["requires-python"] == ">=3.11,<3.14"
+    conda = re.search(r"python=(3\.\d+)", (ROOT / "environment.yml").read_text())
+    binder = (ROOT / "binder/runtime.txt").read_text().strip()
+    assert conda and binder == f"python-{conda[1]}"
+
+
+# --- make ---------------------------------------------------------------------------------
+
+
+def test_make_explains_itself(require_tool: Callable[..., str]) -> None:
+    listed = subprocess.run([require_tool("make")], cwd=ROOT, capture_output=True, text=True)
+    targets = re.findall(r"(?m)^  ([a-z]+) +\S", listed.stdout)
+    for target in ("setup", "lab", "test", "soak", "outputs", "check", "lint", "train", "pins"):
+        assert target in targets
+    texts = [(ROOT / name).read_text() for name in ("README.md", "CONTRIBUTING.md")]
+    mentioned = set(re.findall(r"`make ([a-z]+)", " ".join(texts)))
+    assert mentioned <= set(targets), "the documents name a target that does not exist"
+
+
+def test_train_without_a_corpus_says_what_to_give(require_tool: Callable[..., str]) -> None:
+    if not (ROOT / ".venv/course-stamp").exists():
+        skip_or_fail("the environment was not made by `make setup`")
+    ran = subprocess.run(
+        [require_tool("make"), "-s", "train"], cwd=ROOT, capture_output=True, text=True
+    )
+    assert ran.returncode != 0 and "CORPUS=" in ran.stderr.splitlines()[0]
+
+
+def test_second_set_up_is_instant() -> None:
+    if not (ROOT / ".venv/course-stamp").exists():
+        skip_or_fail("the environment was not made by `make setup`")
+    began = time.perf_counter()
+    ran = subprocess.run(
+        [sys.executable, "tools/setup_env.py"], cwd=ROOT, capture_output=True, text=True
+    )
+    assert ran.returncode == 0 and "up to date" in ran.stdout
+    assert time.perf_counter() - began < 5
+
+
+# --- tools/setup_env.py on a stand-in project ---------------------------------------------
+
+
+def make_wheel(folder: str, name: str, number: str) -> str:
+    """The smallest wheel that pip installs."""
+    file = f"{name}-{number}-py3-none-any.whl"
+    info = f"{name}-{number}.dist-info"
+    files = {
+        f"{name}.py": "",
+        f"{info}/METADATA": f"Metadata-Version: 2.1\nName: {name}\nVersion: {number}\n",
+        f"{info}/WHEEL": "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n",
+    }
+    files[f"{info}/RECORD"] = "".join(f"{path},,\n" for path in [*files, f"{info}/RECORD"])
+    with zipfile.ZipFile(f"{folder}/{file}", "w") as wheel:
+        for path, content in files.items():
+            wheel.writestr(path, content)
+    return file
+
+
+BACKEND = f"""import zipfile
+
+{inspect.getsource(make_wheel)}
+
+def build_editable(wheel_directory, config_settings=None, metadata_directory=None):
+    return make_wheel(wheel_directory, "course", "1.0")
+"""
+
+PYPROJECT = """[build-system]
+requires = []
+build-backend = "backend"
+backend-path = ["."]
+[project]
+name = "course"
+version = "1.0"
+"""
+
+
+@pytest.fixture
+def stand_in(tmp_path: Path) -> Path:
+    """A project like this one, with two tiny packages in place of 150."""
+    project = tmp_path / "a project with spaces"
+    (project / "tools").mkdir(parents=True)
+    (project / "wheels").mkdir()
+    shutil.copy(ROOT / "tools/setup_env.py", project / "tools")
+    (project / "pyproject.toml").write_text(PYPROJECT)
+    (project / "backend.py").write_text(BACKEND)
+    (project / "requirements.txt").write_text("tiny==1.0\ntorch==0.1\n")
+    make_wheel(str(project / "wheels"), "torch", "0.1")
+    return project
+
+
+def set_up(project: Path, **settings: str) -> subprocess.CompletedProcess[str]:
+    """Run the stand-in's set-up; pip knows its folder of wheels and nothing else."""
+    env = {k: v for k, v in os.environ.items() if not k.startswith("PIP_")}
+    env |= {"PIP_CONFIG_FILE": os.devnull, "PIP_FIND_LINKS": (project / "wheels").as_uri()}
+    env |= {"TORCH": "cpu", "PYTHON": "", "PIP_NO_INDEX": "1"} | settings
+    command = [sys.executable, "tools/setup_env.py"]
+    return subprocess.run(command, cwd=project, env=env, capture_output=True, text=True)
+
+
+def one_line(ran: subprocess.CompletedProcess[str]) -> str:
+    """The single line in which a failed set-up says what to do."""
+    assert ran.returncode == 1
+    lines = ran.stderr.strip().splitlines()
+    assert len(lines) == 1 and lines[0].startswith("Set-up stopped: "), ran.stderr
+    return lines[0]
+
+
+@pytest.mark.slow
+def test_half_finished_set_up_is_resumed(stand_in: Path) -> None:
+    assert "The packages" in one_line(set_up(stand_in))  # tiny's wheel is not there yet
+    (stand_in / ".venv/pyvenv.cfg").touch()
+    make_wheel(str(stand_in / "wheels"), "tiny", "1.0")
+    ran = set_up(stand_in)
+    assert ran.returncode == 0, ran.stderr
+    assert [line[:5] for line in ran.stdout.splitlines() if line[0] == "["] == [
+        f"[{step}/4]" for step in range(1, 5)
+    ]
+    assert set_up(stand_in).stdout == "The environment in .venv is up to date.\n"
+    python = stand_in / (".venv/Scripts/python.exe" if os.name == "nt" else ".venv/bin/python")
+    subprocess.run([str(python), "-c", "import tiny, torch, course"], check=True)
+
+    # Another version pinned: the set-up follows.
+    make_wheel(str(stand_in / "wheels"), "tiny", "2.0")
+    (stand_in / "requirements.txt").write_text("tiny==2.0\ntorch==0.1\n")
+    assert set_up(stand_in).returncode == 0
+    ask = "from importlib.metadata import version; print(version('tiny'))"
+    assert subprocess.check_output([str(python), "-c", ask], text=True).strip() == "2.0"
+
+    # An environment without its Python is made anew.
+    shutil.rmtree(python.parent)
+    assert set_up(stand_in).returncode == 0 and python.exists()
+
+
+@pytest.mark.slow
+def test_unreachable_index_is_named(stand_in: Path) -> None:
+    index = "http://127.0.0.1:9/simple"
+    line = one_line(set_up(stand_in, PIP_NO_INDEX="0", PIP_INDEX_URL=index))
+    assert index in line and "PIP_INDEX_URL" in line and "again" in line
+
+
+@pytest.mark.skipif(os.name == "nt", reason="the stand-in for Python is a shell script")
+@pytest.mark.parametrize("answer", ["3 9", "3 14", "2 7"])
+def test_wrong_python_gives_one_line(stand_in: Path, answer: str) -> None:
+    fake = stand_in / "python-of-another-age"
+    fake.write_text(f"#!/bin/sh\necho {answer}\n")
+    fake.chmod(0o755)
+    line = one_line(set_up(stand_in, PYTHON=str(fake)))
+    assert "3.11 to 3.13" in line and answer.replace(" ", ".") in line
+
+
+def test_missing_python_and_unknown_torch_give_one_line(stand_in: Path) -> None:
+    assert "3.11 to 3.13" in one_line(set_up(stand_in, PYTHON="no-such-python"))
+    assert "TORCH=cpu" in one_line(set_up(stand_in, TORCH="tpu"))
+
+
+def test_full_disk_gives_one_line(stand_in: Path) -> None:
+    script = stand_in / "tools/setup_env.py"
+    script.write_text(script.read_text().replace('"cpu": 4,', '"cpu": 4_000_000,'))
+    line = one_line(set_up(stand_in))
+    assert "GB free" in line and "make room" in line
+
+
+# --- make lab -----------------------------------------------------------------------------
+
+
+@pytest.fixture
+def lab(require_tool: Callable[..., str]) -> Iterator[tuple[int, int, int]]:
+    """`make lab` on a terminal of its own: process id, the terminal, and the port."""
+    pty = pytest.importorskip("pty", reason="needs a Unix terminal")
+    make = require_tool("make")
+    if not (ROOT / ".venv/course-stamp").exists():
+        skip_or_fail("the environment was not made by `make setup`")
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    pid, terminal = pty.fork()
+    if pid == 0:
+        os.chdir(ROOT)
+        os.environ["JUPYTER_TOKEN"] = "course"
+        os.execv(make, [make, "lab", f"PORT={port}", "BROWSER=none"])
+    yield pid, terminal, port
+    try:
+        os.kill(pid, signal.SIGKILL)
+        os.waitpid(pid, 0)
+    except (ProcessLookupError, ChildProcessError):
+        pass
+    os.close(terminal)
+
+
+def read_terminal(terminal: int) -> str:
+    """What the terminal shows by now."""
+    shown = b""
+    while select.select([terminal], [], [], 0)[0]:
+        try:
+            piece = os.read(terminal, 4096)
+        except OSError:  # the other end is closed
+            break
+        shown += piece
+    return shown.decode(errors="replace")
+
+
+@pytest.mark.slow
+def test_lab_serves_lesson_00_with_our_settings_and_ends_on_ctrl_c(
+    lab: tuple[int, int, int],
+) -> None:
+    pid, terminal, port = lab
+    addresses: list[str] = []
+
+    def get(path: str) -> str:
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}/{path}?token=course") as answer:
+            addresses.append(answer.url)
+            return str(answer.read().decode())
+
+    shown, page, deadline = "", "", time.monotonic() + 60
+    while "JupyterLab" not in page:
+        assert time.monotonic() < deadline, shown
+        time.sleep(0.2)
+        shown += read_terminal(terminal)
+        with contextlib.suppress(OSError):  # not listening yet
+            page = get("")
+    assert "/lab/tree/notebooks/00_start_here.ipynb" in addresses[-1]
+    news = json.loads(get("lab/api/settings/@jupyterlab/apputils-extension:notification"))
+    assert news["schema"]["properties"]["fetchNews"]["default"] == "false"
+    timing = json.loads(get("lab/api/settings/@jupyterlab/notebook-extension:tracker"))
+    assert timing["schema"]["properties"]["recordTiming"]["default"] is True
+    assert json.loads(get("api/metrics/v1"))["rss"] > 0
+
+    os.write(terminal, b"\x03")
+    deadline = time.monotonic() + 10
+    status = None
+    while status is None and time.monotonic() < deadline:
+        read_terminal(terminal)
+        ended, code = os.waitpid(pid, os.WNOHANG)
+        status = os.waitstatus_to_exitcode(code) if ended else None
+        time.sleep(0.1)
+    assert status == 0
+
+
+@pytest.mark.parametrize("port", ["abc", "80", "70000"])
+def test_lab_refuses_a_port_that_is_none(port: str) -> None:
+    command = [sys.executable, "tools/lab.py"]
+    env = os.environ | {"PORT": port}
+    ran = subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True)
+    assert ran.returncode == 1 and ran.stderr.count("\n") == 1 and "1024 to 65535" in ran.stderr
+
+
+def test_lab_names_a_taken_port() -> None:
+    with socket.socket() as other:
+        other.bind(("127.0.0.1", 0))
+        other.listen()
+        port = str(other.getsockname()[1])
+        command, env = [sys.executable, "tools/lab.py"], os.environ | {"PORT": port}
+        ran = subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True)
+    assert ran.returncode == 1 and ran.stderr.count("\n") == 1 and "taken" in ran.stderr
+
+
+# --- links and paths ----------------------------------------------------------------------
+
+
+def links(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "tools/links.py", *arguments]
+    return subprocess.run(command, cwd=folder, capture_output=True, text=True)
+
+
+def test_links_follow_the_one_setting(tmp_path: Path) -> None:
+    assert links(ROOT, "--check").returncode == 0, "run `python tools/links.py`"
+    old = PROJECT["tool"]["course"]["repository"]
+    shutil.copytree(ROOT / "tools", tmp_path / "tools")
+    (tmp_path / "notebooks").mkdir()
+    lessons = sorted((ROOT / "notebooks").glob("*.ipynb"))
+    files = ["README.md", "CITATION.cff", *(f"notebooks/{path.name}" for path in lessons)]
+    for name in files:
+        shutil.copy(ROOT / name, tmp_path / name)
+    setting = (ROOT / "pyproject.toml").read_text().replace(f'"{old}"', '"ada/my-course.v2"')
+    (tmp_path / "pyproject.toml").write_text(setting)
+
+    behind = links(tmp_path, "--check")
+    assert behind.returncode == 1 and "README.md" in behind.stdout
+    assert links(tmp_path).returncode == 0
+    assert links(tmp_path, "--check").returncode == 0
+    for name in files:
+        text = (tmp_path / name).read_text()
+        assert f"/{old}" not in text, name
+    assert "mybinder.org/v2/gh/ada/my-course.v2/" in (tmp_path / "README.md").read_text()
+
+
+def test_no_file_names_a_folder_of_one_machine() -> None:
+    listed = subprocess.run(
+        ["git", "ls-files", "--cached", "--others", "--exclude-standard"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+    )
+    if listed.returncode != 0:
+        skip_or_fail("not a git repository")
+    private = re.compile(
+        rf"(?<![\w.~-])(?:{re.escape(str(ROOT))}|/(?:home|Users|root|work|opt)/[\w.-]+)/"
+    )
+    found = []
+    for name in listed.stdout.splitlines():
+        path = ROOT / name
+        if name == "tests/test_setup.py" or not path.is_file():
+            continue
+        try:
+            text = path.read_text(encoding="utf-8")
+        except UnicodeDecodeError:
+            continue
+        found += [f"{name}: {match[0]}" for match in private.finditer(text)]
+    assert not found

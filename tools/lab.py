@@ -1,0 +1,85 @@
+"""Start JupyterLab on lesson 00 with the course's settings (`make lab`).
+
+PORT chooses the port (default 8888), BROWSER the browser (`none`: open none). Ctrl+C
+ends it.
+"""
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+STOP_SECONDS = 3  # for a polite end; nothing of the learner's is lost after it
+FIRST_LESSON = "notebooks/00_start_here.ipynb"
+
+
+def port_from(text: str) -> int:
+    """A free port from the PORT setting; a number that cannot be used ends the program."""
+    if not text.isdecimal() or not 1024 <= int(text) <= 65535:
+        sys.exit(f"PORT={text} is no port: choose a number from 1024 to 65535.")
+    with socket.socket() as probe:
+        if os.name != "nt":
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(("127.0.0.1", int(text)))
+        except OSError:
+            sys.exit(f"Port {text} is taken: choose another, as in make lab PORT={int(text) + 2}.")
+    return int(text)
+
+
+def take_terminal() -> None:
+    """Receive Ctrl+C alone: `make` would report the end of a server as an error."""
+    if os.name == "nt" or not sys.stdin.isatty():
+        return
+    signal.signal(signal.SIGTTOU, signal.SIG_IGN)
+    os.setpgid(0, 0)
+    os.tcsetpgrp(sys.stdin.fileno(), os.getpgrp())
+
+
+def serve(command: list[str], env: dict[str, str]) -> int:
+    """Run the server; Ctrl+C ends it, with status 0."""
+    for name in ("SIGTERM", "SIGHUP"):  # stopped from outside, or the terminal was closed
+        if hasattr(signal, name):
+            signal.signal(getattr(signal, name), signal.default_int_handler)
+    # In a session of its own the server does not see Ctrl+C, which it would ask about.
+    server = subprocess.Popen(command, env=env, cwd=ROOT, start_new_session=True)
+    try:
+        return server.wait()
+    except KeyboardInterrupt:
+        print("\nJupyterLab ends.", flush=True)
+    server.terminate()
+    try:
+        server.wait(STOP_SECONDS)
+    except subprocess.TimeoutExpired:
+        server.kill()
+    return 0
+
+
+def main() -> int:
+    """Run JupyterLab until it ends; the exit status is its own."""
+    port = port_from(os.environ.get("PORT") or "8888")
+    settings = [str(ROOT / "jupyter"), os.environ.get("JUPYTER_CONFIG_PATH", "")]
+    env = os.environ | {"JUPYTER_CONFIG_PATH": os.pathsep.join(filter(None, settings))}
+    command = [sys.executable, "-m", "jupyterlab", "--log-level=ERROR"]
+    command += ["--LabApp.log_level=ERROR"]
+    command += [f"--ServerApp.root_dir={ROOT}", f"--ServerApp.port={port}"]
+    command += [f"--LabApp.default_url=/lab/tree/{FIRST_LESSON}"]
+    if env.get("BROWSER") == "none":
+        del env["BROWSER"]
+        command.append("--no-browser")
+    if hasattr(os, "geteuid") and os.geteuid() == 0:
+        command.append("--allow-root")
+    print(f"JupyterLab starts on port {port}. Ctrl+C ends it.", flush=True)
+    terminal = os.tcgetpgrp(0) if os.name != "nt" and sys.stdin.isatty() else None
+    take_terminal()
+    status = serve(command, env)
+    if terminal is not None:
+        os.tcsetpgrp(0, terminal)
+    return status
+
+
+if __name__ == "__main__":
+    sys.exit(main())

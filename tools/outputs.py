@@ -1,0 +1,154 @@
+"""Run the notebooks in place and store their outputs (`make outputs`).
+
+    python tools/outputs.py          all lessons
+    python tools/outputs.py 01 03    some
+
+What changes from run to run without meaning (ids, timings, widget state, paths in
+tracebacks) is taken out, so that a stored notebook changes only when its outputs do.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import re
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import nbformat
+import psutil
+from nbclient import NotebookClient
+from nbclient.exceptions import CellExecutionError, CellTimeoutError, DeadKernelError
+from nbformat import NotebookNode
+from tqdm import tqdm
+
+ROOT = Path(__file__).resolve().parent.parent
+NOTEBOOKS = ROOT / "notebooks"
+CELL_SECONDS = 300
+KERNEL = {"display_name": "Python 3 (ipykernel)", "language": "python", "name": "python3"}
+# Stored outputs are those of the default model on a CPU, whatever a local .env says.
+ENVIRONMENT = {"DEVICE": "cpu", "MODEL_NAME": "", "HF_HUB_OFFLINE": "1"}
+VOLATILE = ("execution", "ExecuteTime", "papermill", "trusted", "collapsed", "scrolled")
+WIDGET_VIEW = "application/vnd.jupyter.widget-view+json"
+
+
+def peak_mb(pid: int) -> float:
+    """The most memory (MB, 10⁶ bytes) the process held so far; elsewhere than Linux, now."""
+    status = Path(f"/proc/{pid}/status")
+    if status.exists():
+        found = re.search(r"VmHWM:\s*(\d+) kB", status.read_text())
+        return int(found[1]) * 1024 / 1e6 if found else 0.0
+    memory = psutil.Process(pid).memory_info()
+    return getattr(memory, "peak_wset", memory.rss) / 1e6
+
+
+def merge_streams(outputs: list[NotebookNode]) -> list[NotebookNode]:
+    """Join pieces of the same stream that follow each other: how they split is chance."""
+    merged: list[NotebookNode] = []
+    for output in outputs:
+        last = merged[-1] if merged else None
+        both_streams = last is not None and last.output_type == output.output_type == "stream"
+        if last is not None and both_streams and last.name == output.name:
+            last.text += output.text
+        else:
+            merged.append(output)
+    return merged
+
+
+def relative(line: str) -> str:
+    """A traceback line without this machine's folders."""
+    for folder, shown in ((str(ROOT) + os.sep, ""), (sys.prefix + os.sep, "")):
+        home = folder.replace(str(Path.home()), "~", 1)
+        line = line.replace(folder, shown).replace(home, shown)
+    return line
+
+
+def tidy(notebook: NotebookNode) -> None:
+    """Take out everything that changes from run to run without meaning."""
+    notebook.metadata = {"kernelspec": KERNEL, "language_info": {"name": "python"}}
+    notebook.nbformat, notebook.nbformat_minor = 4, 5
+    count = 0
+    for number, cell in enumerate(notebook.cells, start=1):
+        cell.id = f"cell-{number:02d}"
+        for key in VOLATILE:
+            cell.metadata.pop(key, None)
+        if cell.cell_type != "code":
+            continue
+        count += bool(cell.source.strip())
+        cell.execution_count = count if cell.source.strip() else None
+        cell.outputs = merge_streams(cell.outputs)
+        for output in cell.outputs:
+            if output.output_type == "execute_result":
+                output.execution_count = count
+            if output.output_type == "error":
+                output.traceback = [relative(line) for line in output.traceback]
+            output.get("data", {}).pop(WIDGET_VIEW, None)
+
+
+def run(path: Path) -> tuple[float, float]:
+    """Run one notebook and store its outputs: seconds and the kernel's peak memory (MB)."""
+    notebook = nbformat.read(path, as_version=4)
+    code_cells = [c for c in notebook.cells if c.cell_type == "code" and c.source.strip()]
+    began, peak, current = time.perf_counter(), 0.0, 0
+    with tqdm(total=len(code_cells), desc=path.stem, unit="cell") as bar:
+
+        def started(cell: NotebookNode, cell_index: int) -> None:
+            nonlocal current
+            current = cell_index + 1
+
+        def executed(cell: NotebookNode, cell_index: int, **_: Any) -> None:
+            nonlocal peak
+            peak = max(peak, peak_mb(client.km.provisioner.pid))
+            bar.update(cell.cell_type == "code")
+
+        client = NotebookClient(
+            notebook,
+            timeout=CELL_SECONDS,
+            kernel_name="python3",
+            resources={"metadata": {"path": str(path.parent)}},
+            store_widget_state=False,
+            on_cell_start=started,
+            on_cell_executed=executed,
+        )
+        problem = ""
+        try:
+            client.execute()
+        except CellExecutionError as error:
+            problem = f"{error.ename}: {error.evalue}"
+        except CellTimeoutError:
+            problem = f"ran over {CELL_SECONDS} s"
+        except DeadKernelError:
+            problem = "the kernel died"
+    if problem:
+        sys.exit(f"{path.name}, cell {current}: {problem}")
+    tidy(notebook)
+    nbformat.validate(notebook)
+    nbformat.write(notebook, path)
+    return time.perf_counter() - began, peak
+
+
+def choose(lessons: list[str]) -> list[Path]:
+    """The notebooks of these lesson numbers, or all; an unknown number ends the program."""
+    known = {path.name[:2]: path for path in sorted(NOTEBOOKS.glob("[0-9][0-9]_*.ipynb"))}
+    unknown = [lesson for lesson in lessons if lesson not in known]
+    if unknown or not known:
+        sys.exit(f"No lesson {', '.join(unknown)} in notebooks/; there are: {', '.join(known)}.")
+    return [known[lesson] for lesson in lessons or known]
+
+
+def main() -> None:
+    """Run what was asked for, in order, then print seconds and memory of each."""
+    parser = argparse.ArgumentParser(description="Run the notebooks and store their outputs.")
+    parser.add_argument("lessons", nargs="*", metavar="NN", help="lesson numbers; default: all")
+    chosen = choose(parser.parse_args().lessons)
+    os.environ.update(ENVIRONMENT)
+    rows = [(path.stem, *run(path)) for path in chosen]
+    print(f"\n{'notebook':<28}{'seconds':>9}{'peak MB':>9}")
+    for name, seconds, memory in rows:
+        print(f"{name:<28}{seconds:>9.1f}{memory:>9.0f}")
+
+
+if __name__ == "__main__":
+    main()
