@@ -37,7 +37,7 @@ def configure_threads() -> None:
 
 
 def resolve_device(device: str | int | None = None) -> str:
-    """The torch device to use: "cpu", "cuda:0", "mps", …
+    """The torch device to use, such as "cpu" or "cuda:0".
 
     Args:
         device: "auto", "cpu", "cuda", "cuda:1", "mps", or -1 (CPU), 0, 1 … (that GPU);

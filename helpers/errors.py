@@ -14,7 +14,10 @@ class ParameterError(ValueError):
 
     def __init__(self, parameter: str, value: object, allowed: str) -> None:
         self.parameter, self.value, self.allowed = parameter, value, allowed
-        shown = repr(value)
+        try:
+            shown = repr(value)
+        except ValueError:  # Python refuses to write out integers of thousands of digits
+            shown = f"a number of {type(value).__name__} beyond every limit"
         if len(shown) > 60:
             shown = shown[:57] + "…"
         super().__init__(f"{parameter}={shown} is not allowed: {parameter} must be {allowed}")

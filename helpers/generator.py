@@ -12,6 +12,7 @@ import threading
 import time
 import warnings
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -177,13 +178,10 @@ class TextGenerator:
                 except (RuntimeError, MemoryError) as error:
                     if not is_out_of_memory(error):
                         raise
-                    message = str(error).splitlines()[0][:120]
+                    failure = _no_memory(error)
                 # Outside the except block: the failed call's tensors are free by now.
                 if wanted == 1:
-                    raise OutOfMemoryError(
-                        f"not even one new token fits in memory ({message}). Use fewer or "
-                        "shorter prompts, a smaller model, or close what else uses memory"
-                    )
+                    raise failure
                 self._empty_cache()
                 warnings.warn(
                     f"out of memory with {wanted} new tokens for {len(prompts)} × "
@@ -197,24 +195,25 @@ class TextGenerator:
         self, prompts: list[str], batch: BatchEncoding, settings: GenerationSettings, wanted: int
     ) -> list[Generation]:
         """One call of the pipeline, timed from the inside."""
-        import torch
         from transformers import StoppingCriteriaList
 
         width = batch["input_ids"].shape[1]
         watch = _watcher(self.tokenizer, width, settings.stop)
-        if settings.seed is not None:
-            torch.manual_seed(settings.seed)
         start = time.perf_counter()
-        outputs = self.pipeline(
-            prompts,
-            batch_size=len(prompts),
-            return_tensors=True,
-            max_new_tokens=wanted,
-            stopping_criteria=StoppingCriteriaList([watch]),
-            pad_token_id=self.tokenizer.pad_token_id,
-            **settings.generate_arguments(),
-        )
+        with _seeded(settings.seed):
+            # For a list the pipeline's loader draws a random number of its own, so that a
+            # seed would mean another text here than in `stream`.
+            outputs = self.pipeline(
+                prompts if len(prompts) > 1 else prompts[0],
+                batch_size=len(prompts),
+                return_tensors=True,
+                max_new_tokens=wanted,
+                stopping_criteria=StoppingCriteriaList([watch]),
+                pad_token_id=self.tokenizer.pad_token_id,
+                **settings.generate_arguments(),
+            )
         seconds = time.perf_counter() - start
+        outputs = outputs if len(prompts) > 1 else [outputs]
         steps = len(watch.times)
         ttft = watch.times[0] - start if steps else seconds
         decoding = watch.times[-1] - watch.times[0] if steps > 1 else 0.0
@@ -260,19 +259,23 @@ class TextGenerator:
     def _fit(self, settings: GenerationSettings, truncate: bool) -> str:
         """The prompt, without its beginning where it is too long and `truncate` is set."""
         ids = self.encode(settings.prompt)
-        wanted = settings.max_new_tokens or 1
-        limit = (settings.max_length or self.context) - wanted
+        limit = min(settings.max_length or self.context, self.context)
+        limit -= settings.max_new_tokens or 1
+        # Says what is wrong: the settings themselves, or a prompt that may not be shortened.
+        settings.new_tokens(1 if truncate else len(ids), self.context)
         if len(ids) <= limit:
             return settings.prompt
-        if limit < 1 or not truncate:
-            settings.new_tokens(len(ids) if not truncate else 1, self.context)  # says what is wrong
+        kept = ids[-limit:]
+        # A cut within a word can make another number of tokens of what is left.
+        while self.count_tokens(text := self.decode(kept).lstrip("�")) > limit:
+            kept = kept[1:]
         warnings.warn(
             f"prompt of {len(ids)} tokens cut to its last {limit}: the context holds "
             f"{self.context}, prompt and new text together",
             RuntimeWarning,
             stacklevel=5,
         )
-        return self.decode(ids[-limit:])
+        return text
 
     def _empty_cache(self) -> None:
         import torch
@@ -321,15 +324,17 @@ class TextGenerator:
         Returns:
             columns token, id, logit, before (softmax of the logits) and after (what
             sampling really draws from); the most probable token first.
+
+        Raises:
+            ParameterError: a parameter out of range (PromptTooLongError for the prompt).
         """
         import pandas as pd
-        import torch
 
+        if top < 1:
+            raise ParameterError("top", top, "a whole number from 1")
         settings = GenerationSettings(prompt=prompt, **parameters)
         logits = self.next_token_logits(prompt)
-        ids = torch.tensor([self.encode(prompt)], device=logits.device)
-        before = probabilities(logits)
-        after = probabilities(settings.logits_processors()(ids, logits.clone()[None])[0])
+        before, after = self._before_after(logits, settings)
         order = before.topk(min(top, len(before))).indices
         return pd.DataFrame(
             {
@@ -340,6 +345,27 @@ class TextGenerator:
                 "after": after[order].tolist(),
             }
         )
+
+    def next_token_distributions(
+        self, prompt: str, **parameters: Any
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Every token's probability of coming next, before and after the parameters.
+
+        Returns:
+            before and after, each of shape (vocabulary,) with sum 1. (Lesson 03.)
+        """
+        settings = GenerationSettings(prompt=prompt, **parameters)
+        return self._before_after(self.next_token_logits(prompt), settings)
+
+    def _before_after(
+        self, logits: torch.Tensor, settings: GenerationSettings
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Softmax of the logits as they are, and as these settings change them."""
+        import torch
+
+        ids = torch.tensor([self.encode(settings.prompt)], device=logits.device)
+        changed = settings.logits_processors()(ids, logits.clone()[None])[0]
+        return probabilities(logits), probabilities(changed)
 
 
 class TextStream:
@@ -379,7 +405,7 @@ class TextStream:
             with self._owner._lock:
                 self._write()
         except Exception as error:  # handed to the reader's thread
-            self._pieces.put(error)
+            self._pieces.put(_no_memory(error) if is_out_of_memory(error) else error)
         finally:
             self._pieces.put(None)
 
@@ -405,16 +431,15 @@ class TextStream:
             over = decoder.stopped or self._closed.is_set() or token in ends
             return torch.full((1,), over, dtype=torch.bool, device=ids.device)
 
-        if settings.seed is not None:
-            torch.manual_seed(settings.seed)
         start = time.perf_counter()
-        owner.model.generate(
-            **inputs,
-            max_new_tokens=settings.new_tokens(width, owner.context),
-            stopping_criteria=StoppingCriteriaList([each]),
-            pad_token_id=owner.tokenizer.pad_token_id,
-            **settings.generate_arguments(),
-        )
+        with _seeded(settings.seed):
+            owner.model.generate(
+                **inputs,
+                max_new_tokens=settings.new_tokens(width, owner.context),
+                stopping_criteria=StoppingCriteriaList([each]),
+                pad_token_id=owner.tokenizer.pad_token_id,
+                **settings.generate_arguments(),
+            )
         self._pieces.put(decoder.finish())
         if decoder.stopped:
             self.finish_reason = "stop"
@@ -444,6 +469,19 @@ def load(
     return TextGenerator(model, tokenizer, name or default_model())
 
 
+@contextmanager
+def _seeded(seed: int | None) -> Iterator[None]:
+    """Random numbers from this seed inside; outside they go on as if nothing had happened."""
+    import torch
+
+    if seed is None:
+        yield
+        return
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        yield
+
+
 def probabilities(logits: torch.Tensor) -> torch.Tensor:
     """Softmax: logits of shape (…, vocabulary) to probabilities that sum to 1."""
     import torch
@@ -455,6 +493,15 @@ def is_out_of_memory(error: BaseException) -> bool:
     """Whether an error means that memory ran out; a CPU says it in other words than a GPU."""
     message = str(error).lower()
     return isinstance(error, MemoryError) or any(words in message for words in _NO_MEMORY)
+
+
+def _no_memory(error: BaseException) -> OutOfMemoryError:
+    """The same failure in words that say what to do."""
+    cause = (str(error).splitlines() or [type(error).__name__])[0][:120]
+    return OutOfMemoryError(
+        f"this does not fit in memory ({cause}). Use fewer or shorter prompts, fewer new "
+        "tokens, a smaller model, or close what else uses memory"
+    )
 
 
 def _watcher(tokenizer: PreTrainedTokenizerBase, width: int, stop: tuple[str, ...]) -> Any:

@@ -9,9 +9,11 @@ from __future__ import annotations
 
 import difflib
 import json
+import os
 import re
 import threading
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -23,8 +25,10 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 PROBE_SECONDS = 2.5  # how long the hub may take to answer before it counts as out of reach
+MAX_NAME_CHARACTERS = 250
 _HUB_ID = re.compile(r"[\w.-]+(/[\w.-]+)?")
 _FILES = ["*.json", "*.txt", "*.model", "*.jinja", "*.safetensors"]
+_NOT_NEEDED = "*/*"  # subfolders hold the same model for other tools
 
 
 @dataclass(frozen=True)
@@ -103,21 +107,29 @@ def locate(name: str | None = None) -> Path:
             is switched off, and the model is not in the cache.
     """
     name = default_model() if name is None else str(name).strip()
+    if len(name) > MAX_NAME_CHARACTERS:  # operating systems refuse to look such a path up
+        raise _unknown(name)
     shipped = models_folder() / name
     if name and "/" not in name and (shipped / "config.json").is_file():
-        if not (shipped / "model.safetensors").is_file():
+        if not _has_weights(shipped):
             raise ModelNotFoundError(
                 "model", name, "complete, but its weights are missing: git checkout -- models"
             )
         return shipped
-    folder = Path(name).expanduser()
+    folder = Path(os.path.expanduser(name))
     if name and folder.is_dir():
-        if (folder / "config.json").is_file():
+        if (folder / "config.json").is_file() and _has_weights(folder):
             return folder
-        raise ModelNotFoundError("model", name, "a folder that holds a config.json")
+        wanted = "a folder that holds a config.json and the weights (model.safetensors)"
+        raise ModelNotFoundError("model", name, wanted)
     if name.startswith((".", "/", "~", "course-")) or not _HUB_ID.fullmatch(name):
         raise _unknown(name)
     return _from_hub(name)
+
+
+def _has_weights(folder: Path) -> bool:
+    """Whether there is a file that could hold a model's weights."""
+    return any(folder.glob("*.safetensors")) or any(folder.glob("*.bin"))
 
 
 def _suggestion(name: str) -> str:
@@ -139,10 +151,15 @@ def _unknown(name: str) -> ModelNotFoundError:
 def _from_hub(name: str) -> Path:
     """The model's folder in the download cache, downloading what is missing."""
     from huggingface_hub import constants, snapshot_download
-    from huggingface_hub.errors import LocalEntryNotFoundError
+    from huggingface_hub.errors import HFValidationError, LocalEntryNotFoundError
 
+    download = partial(snapshot_download, name, ignore_patterns=_NOT_NEEDED)
     try:
-        return Path(snapshot_download(name, local_files_only=True, allow_patterns=_FILES))
+        folder = Path(download(local_files_only=True, allow_patterns=_FILES))
+        if _has_weights(folder):
+            return folder
+    except HFValidationError:
+        raise _unknown(name) from None
     except (LocalEntryNotFoundError, OSError):
         pass  # not in the cache, or not all of it
     if constants.HF_HUB_OFFLINE:
@@ -150,16 +167,49 @@ def _from_hub(name: str) -> Path:
             f"model {name!r}: not in the download cache, and HF_HUB_OFFLINE=1 switches the hub "
             f"off. Unset HF_HUB_OFFLINE to download it, or use a shipped one. {_suggestion(name)}"
         )
-    files = _ask_hub(name, constants.ENDPOINT)
-    weights = _FILES if any(f.endswith(".safetensors") for f in files) else [*_FILES, "*.bin"]
+    files = [f for f in _ask_hub(name, constants.ENDPOINT) if "/" not in f]
+    weights = [f for f in files if f.endswith(".safetensors")]
+    weights = weights or [f for f in files if f.endswith(".bin")]
     try:
-        return Path(snapshot_download(name, allow_patterns=weights))
+        for file in weights:
+            _fetch(name, file)
+        return Path(download(allow_patterns=[*_FILES, *weights]))
     except Exception as error:  # whatever the network did, the advice is the same
         raise HubUnreachableError(
             f"model {name!r}: the download from {constants.ENDPOINT} stopped "
             f"({type(error).__name__}). What has arrived is kept: run it again to go on, "
             "or use a shipped model"
         ) from error
+
+
+def _fetch(name: str, file: str) -> None:
+    """One large file into the cache, going on where an earlier download was interrupted.
+
+    huggingface_hub alone goes on only within one call, and begins anew in the next.
+    """
+    from huggingface_hub import constants, get_hf_file_metadata, hf_hub_url
+    from huggingface_hub.file_download import http_get, repo_folder_name
+    from huggingface_hub.utils import WeakFileLock, build_hf_headers
+
+    repository = repo_folder_name(repo_id=name, repo_type="model")
+    facts = get_hf_file_metadata(hf_hub_url(name, file))
+    blob = Path(constants.HF_HUB_CACHE, repository, "blobs", facts.etag or file)
+    part = blob.with_name(f"{blob.name}.part")
+    blob.parent.mkdir(parents=True, exist_ok=True)
+    own_host = facts.location.startswith(constants.ENDPOINT)  # others must not see the token
+    with WeakFileLock(blob.with_name(f"{blob.name}.lock")):
+        if blob.exists():
+            return
+        with part.open("ab") as stream:
+            http_get(
+                facts.location,
+                stream,
+                resume_size=part.stat().st_size,
+                headers=build_hf_headers() if own_host else None,
+                expected_size=facts.size,
+                displayed_filename=file,
+            )
+        part.replace(blob)
 
 
 def _ask_hub(name: str, endpoint: str) -> list[str]:
@@ -185,7 +235,7 @@ def _ask_hub(name: str, endpoint: str) -> list[str]:
                     follow_redirects=True,
                 )
             )
-        except httpx.HTTPError as error:
+        except (httpx.HTTPError, httpx.InvalidURL) as error:
             answer.append(error)
 
     thread = threading.Thread(target=ask, daemon=True)
@@ -204,15 +254,18 @@ def _ask_hub(name: str, endpoint: str) -> list[str]:
             "one that your account may read: accept its terms on its hub page and log in with "
             "`hf auth login`, or use a shipped model",
         )
-    if not isinstance(reply, httpx.Response) or not reply.is_success:
-        cause = f"answered {status}" if status else type(reply).__name__ if reply else "no answer"
-        raise HubUnreachableError(
-            f"model {name!r}: the hub {endpoint} could not be reached ({cause}). Download it "
-            f"where there is a network (hf download {name}) and copy the cache folder, set "
-            f"HF_HUB_OFFLINE=1 to use only what is in the cache, or use a shipped one. "
-            f"{_suggestion(name)}"
-        )
-    return [f["rfilename"] for f in reply.json().get("siblings", [])]
+    cause = f"answered {status}" if status else type(reply).__name__ if reply else "no answer"
+    if isinstance(reply, httpx.Response) and reply.is_success:
+        try:
+            return [str(file["rfilename"]) for file in reply.json()["siblings"]]
+        except (ValueError, KeyError, TypeError):  # such as the log-in page of a guest network
+            cause = "something else than a hub answered"
+    raise HubUnreachableError(
+        f"model {name!r}: the hub {endpoint} could not be reached ({cause}). Download it "
+        f"where there is a network (hf download {name}) and copy the cache folder, set "
+        f"HF_HUB_OFFLINE=1 to use only what is in the cache, or use a shipped one. "
+        f"{_suggestion(name)}"
+    )
 
 
 def load_model(
@@ -235,9 +288,9 @@ def load_model(
 
     from helpers.device import default_dtype
 
-    number_format = getattr(torch, dtype, None) if dtype else default_dtype(device)
-    if not isinstance(number_format, torch.dtype):
+    if dtype not in (None, "float32", "bfloat16", "float16"):
         raise ParameterError("dtype", dtype, "float32, bfloat16 or float16")
+    number_format = getattr(torch, dtype) if dtype else default_dtype(device)
     folder = locate(name)
     config = AutoConfig.from_pretrained(folder)
     if getattr(config, "is_encoder_decoder", False):
@@ -252,6 +305,9 @@ def load_model(
         logging.enable_progress_bar()
     if tokenizer.pad_token_id is None:
         tokenizer.pad_token = tokenizer.eos_token
+    # Every generation names its padding itself; with this one set, transformers warns of
+    # "padding" whenever one text of several ends before the others.
+    model.config.pad_token_id = None
     return model.to(device).eval(), tokenizer
 
 

@@ -15,9 +15,10 @@ def record(**values: float | str) -> None:
     """
     from IPython.display import display
 
-    plain: dict[str, Any] = {
-        k: v if isinstance(v, str | int | float) else str(v) for k, v in values.items()
-    }
+    plain: dict[str, Any] = {}
+    for name, value in values.items():
+        value = value.item() if hasattr(value, "item") else value  # a number of numpy's or torch's
+        plain[name] = value if isinstance(value, str | int | float) else str(value)
     width = max(len(name) for name in plain)
     lines = "\n".join(f"recorded  {name:<{width}}  {value}" for name, value in plain.items())
     display({RECORD_TYPE: plain, "text/plain": lines}, raw=True)

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from transformers import LogitsProcessorList
 
 DEFAULT_NEW_TOKENS = 40
+LEAST_TEMPERATURE = 1e-5  # anything lower is greedy; logits divided by it would overflow
 MAX_PROMPT_CHARACTERS = 50_000
 MAX_STOP_STRINGS, MAX_STOP_CHARACTERS = 4, 100
 
@@ -83,7 +84,7 @@ class GenerationSettings(BaseModel):
     def _numbers_are_numbers(cls, value: object, info: Any) -> object:
         """True is not 1 and "0.7" is not 0.7: guessing what was meant hides mistakes."""
         annotation = str(cls.model_fields[info.field_name].annotation)
-        if isinstance(value, bool | str) and ("int" in annotation or "float" in annotation):
+        if isinstance(value, bool | str | bytes) and ("int" in annotation or "float" in annotation):
             raise ValueError(f"{type(value).__name__} given for a number")
         return value
 
@@ -107,15 +108,20 @@ class GenerationSettings(BaseModel):
         return tuple(strings)
 
     @model_validator(mode="after")
-    def _one_length(self) -> GenerationSettings:
+    def _fit_together(self) -> GenerationSettings:
         if self.max_length is not None and self.max_new_tokens is not None:
             raise ValueError("max_length and max_new_tokens: pass one of the two, not both")
+        if self.greedy and self.num_return_sequences > 1:
+            raise ValueError(
+                f"num_return_sequences={self.num_return_sequences}: must be 1 with temperature 0, "
+                "since greedy decoding writes the same text every time"
+            )
         return self
 
     @property
     def greedy(self) -> bool:
         """Whether the most probable token is always taken."""
-        return self.temperature == 0
+        return self.temperature < LEAST_TEMPERATURE
 
     def new_tokens(self, prompt_tokens: int, context: int) -> int:
         """How many tokens may be added to a prompt of `prompt_tokens` tokens.

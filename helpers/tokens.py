@@ -6,6 +6,8 @@ import html
 import json
 from typing import TYPE_CHECKING
 
+from helpers.errors import ParameterError
+
 if TYPE_CHECKING:
     import pandas as pd
     from IPython.display import HTML
@@ -66,17 +68,50 @@ def token_table(tokenizer: PreTrainedTokenizerBase, text: str) -> pd.DataFrame:
     )
 
 
-def token_strip(tokenizer: PreTrainedTokenizerBase, text: str, ids: bool = False) -> HTML:
+def text_table(tokenizer: PreTrainedTokenizerBase, texts: dict[str, str]) -> pd.DataFrame:
+    """How several texts fare: one row a text.
+
+    Args:
+        tokenizer: any tokenizer of transformers.
+        texts: name → text, none of them empty.
+
+    Returns:
+        columns characters (Unicode code points), bytes (of UTF-8), tokens, per character
+        (tokens for one character) and round trip (whether decoding gives the text back).
+
+    Raises:
+        ParameterError: no text, or an empty one.
+    """
+    import pandas as pd
+
+    if not texts or not all(texts.values()):
+        raise ParameterError("texts", texts, "at least one text, none of them empty")
+    rows = {}
+    for name, text in texts.items():
+        ids = tokenizer(text, verbose=False)["input_ids"]
+        rows[name] = {
+            "characters": len(text),
+            "bytes": len(text.encode("utf-8")),
+            "tokens": len(ids),
+            "per character": round(len(ids) / len(text), 2),
+            "round trip": tokenizer.decode(ids, clean_up_tokenization_spaces=False) == text,
+        }
+    return pd.DataFrame.from_dict(rows, orient="index")
+
+
+def token_strip(
+    tokenizer: PreTrainedTokenizerBase, text: str | list[int], ids: bool = False
+) -> HTML:
     """The text with every token on a colour of its own; blanks show as a dot.
 
     Args:
         tokenizer: any tokenizer of transformers.
-        text: what to cut up.
+        text: what to cut up; or token ids, shown as they are.
         ids: write each token's id below it.
     """
     from IPython.display import HTML
 
-    numbers = tokenizer(text, verbose=False)["input_ids"]
+    numbers = tokenizer(text, verbose=False)["input_ids"] if isinstance(text, str) else text
     return HTML(strip_html([(i, token_text(tokenizer, i)) for i in numbers], ids))
 
 

@@ -1,0 +1,170 @@
+"""Run one function in a fresh process: its memory starts from nothing. (Lessons 04 and 05.)
+
+    def after_loading(name):
+        import helpers
+        from helpers.monitor import get_memory_usage
+        helpers.load(name)
+        return get_memory_usage()
+
+    run_isolated(after_loading, name="course-gpt-4m")
+
+A process never gives all of its memory back, so two models measured in one process
+spoil each other's figures; and a process that runs out of memory dies, here without
+taking the caller along.
+"""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+import json
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+import traceback
+from collections.abc import Callable
+from typing import Any
+
+from helpers.environment import ROOT
+from helpers.errors import ParameterError
+
+
+class ChildFailed(RuntimeError):
+    """The function gave no result.
+
+    Attributes:
+        kind: "error" (it raised), "out of memory", "killed" or "timeout".
+    """
+
+    def __init__(self, kind: str, reason: str) -> None:
+        self.kind = kind
+        super().__init__(reason)
+
+
+def run_isolated(
+    function: Callable[..., Any],
+    timeout_s: float = 600.0,
+    memory_limit_mb: float | None = None,
+    **arguments: Any,
+) -> Any:
+    """Call `function(**arguments)` in a fresh Python process.
+
+    Args:
+        function: of a module, or defined in a notebook; the latter must import inside
+            itself what it uses, because only its source travels.
+        timeout_s: seconds until the process is killed.
+        memory_limit_mb: the most private memory (MB) the process may ask for; Linux only.
+        **arguments: anything that JSON can hold.
+
+    Returns:
+        what the function returned, by way of JSON (tuples become lists).
+
+    Raises:
+        ChildFailed: it raised, ran out of memory, was killed or took too long.
+        ParameterError: a limit out of range, or arguments that JSON cannot hold.
+    """
+    if timeout_s <= 0:
+        raise ParameterError("timeout_s", timeout_s, "above 0 seconds")
+    if memory_limit_mb is not None and memory_limit_mb <= 0:
+        raise ParameterError("memory_limit_mb", memory_limit_mb, "above 0 MB")
+    job = {**_where(function), "arguments": arguments, "memory_limit_mb": memory_limit_mb}
+    try:
+        message = json.dumps(job)
+    except TypeError as error:
+        raise ParameterError("arguments", arguments, f"values for JSON ({error})") from None
+    paths = [str(ROOT), os.environ.get("PYTHONPATH", "")]
+    try:
+        child = subprocess.run(
+            [sys.executable, "-m", "helpers.isolated"],
+            input=message,
+            capture_output=True,
+            encoding="utf-8",
+            errors="replace",
+            timeout=timeout_s,
+            env=os.environ | {"PYTHONPATH": os.pathsep.join(p for p in paths if p)},
+        )
+    except subprocess.TimeoutExpired:
+        raise ChildFailed("timeout", f"took longer than {timeout_s:g} s") from None
+    return _answer(child)
+
+
+def _where(function: Callable[..., Any]) -> dict[str, str]:
+    """How the child finds the function: by its module, or as source if a notebook holds it."""
+    if function.__module__ == "__main__":
+        source = textwrap.dedent(inspect.getsource(function))
+        return {"name": function.__name__, "source": source}
+    return {"name": function.__name__, "module": function.__module__}
+
+
+def _answer(child: subprocess.CompletedProcess[str]) -> Any:
+    """The result in the child's output, or the error that says why there is none."""
+    if child.returncode < 0:
+        name = signal.Signals(-child.returncode).name
+        hint = ": the system does this when memory runs out" if name == "SIGKILL" else ""
+        raise ChildFailed("killed", f"the process was killed by {name}{hint}")
+    try:
+        answer = json.loads(child.stdout)
+    except json.JSONDecodeError:
+        last = (child.stderr.strip().splitlines() or ["it said nothing"])[-1]
+        raise ChildFailed("error", f"the process ended with {child.returncode}: {last}") from None
+    if "error" in answer:
+        raise ChildFailed(answer["kind"], answer["error"])
+    return answer["result"]
+
+
+def _limit_memory(megabytes: float) -> None:
+    """Refuse this process more private memory than that; pages of mapped files do not count."""
+    if not sys.platform.startswith("linux"):
+        raise ParameterError("memory_limit_mb", megabytes, "left out: only Linux can set it")
+    import resource
+
+    limit = int(megabytes * 1e6)
+    resource.setrlimit(resource.RLIMIT_DATA, (limit, limit))
+
+
+def _main() -> None:
+    """The child: one job from standard input, one answer to standard output.
+
+    Whatever the function prints goes to standard error, where it cannot mix with the answer.
+    """
+    job = json.load(sys.stdin)
+    answer_to = os.fdopen(os.dup(1), "w", encoding="utf-8")
+    os.dup2(2, 1)
+    try:
+        if job["memory_limit_mb"] is not None:
+            _limit_memory(job["memory_limit_mb"])
+        if "source" in job:
+            namespace: dict[str, Any] = {}
+            exec(job["source"], namespace)  # the caller's own function, sent as text
+            function = namespace[job["name"]]
+        else:
+            function = getattr(importlib.import_module(job["module"]), job["name"])
+        text = json.dumps({"result": function(**job["arguments"])})
+    except BaseException as error:
+        traceback.print_exc()
+        text = json.dumps({"error": _one_line(error), "kind": _kind(error)})
+    with answer_to:
+        answer_to.write(text)
+
+
+def _kind(error: BaseException) -> str:
+    """Whether memory ran out, by the error's type or words."""
+    from helpers.errors import OutOfMemoryError
+    from helpers.generator import is_out_of_memory
+
+    return (
+        "out of memory"
+        if isinstance(error, OutOfMemoryError) or is_out_of_memory(error)
+        else "error"
+    )
+
+
+def _one_line(error: BaseException) -> str:
+    """Type and first line of an error."""
+    return f"{type(error).__name__}: {(str(error).splitlines() or [''])[0]}".rstrip(": ")
+
+
+if __name__ == "__main__":
+    _main()

@@ -1,0 +1,371 @@
+"""How much memory a model needs, computed from its configuration alone. (Lesson 04.)
+
+    peak = framework + max(loading, weights + KV cache + activations)
+
+- weights: parameters × bytes a parameter;
+- KV cache: 2 (keys and values) × layers × KV heads × head size × tokens × batch × bytes;
+- activations: what the forward pass over the prompt holds at once, see `live_activations`;
+- framework: Python, torch and transformers themselves, measured in a process of its own
+  with a model of almost no size (`framework_mb`);
+- loading: the stored and the converted weights together, where their formats differ.
+
+The first two are exact (Pope et al., 2022, "Efficiently Scaling Transformer Inference",
+https://arxiv.org/abs/2211.05102, section 3). MB are 10⁶ bytes.
+"""
+
+from __future__ import annotations
+
+import functools
+import json
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from helpers.errors import ParameterError
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+# Room that the C library's heap takes for every byte of live activations. Freed blocks
+# leave holes between the blocks of the KV cache, and the next layer's do not all fit
+# into them: 1.3 to 2.8 bytes, 2 in the middle, on random GPT-2 models of seven shapes
+# that are not the course's, at 1000 to 2000 prompt tokens in all.
+HEAP_ROOM = 2.0
+
+
+@dataclass(frozen=True)
+class Precision:
+    """A number format: bytes a stored weight, and bytes a number in the computation.
+
+    int8 and int4 store weights only; the computation runs in 16 bits. Their scales and
+    the layers that are often left in 16 bits add a few per cent, which is not counted.
+    """
+
+    weight_bytes: float
+    compute_bytes: float
+
+
+PRECISIONS = {
+    "fp32": Precision(4, 4),
+    "fp16": Precision(2, 2),
+    "int8": Precision(1, 2),
+    "int4": Precision(0.5, 2),
+}
+
+_GPT2 = {"model_type": "gpt2", "vocab_size": 50257, "n_positions": 1024}
+_LLAMA = {"model_type": "llama", "vocab_size": 32000, "max_position_embeddings": 4096,
+          "tie_word_embeddings": False}  # fmt: skip
+# Published configurations (config.json of each model on the hub; Llama 2: Touvron et al.,
+# 2023, https://arxiv.org/abs/2307.09288). Nothing is downloaded to compute with them.
+PUBLISHED: dict[str, dict[str, Any]] = {
+    "distilgpt2": _GPT2 | {"n_embd": 768, "n_layer": 6, "n_head": 12},
+    "gpt2": _GPT2 | {"n_embd": 768, "n_layer": 12, "n_head": 12},
+    "gpt2-medium": _GPT2 | {"n_embd": 1024, "n_layer": 24, "n_head": 16},
+    "gpt2-large": _GPT2 | {"n_embd": 1280, "n_layer": 36, "n_head": 20},
+    "gpt2-xl": _GPT2 | {"n_embd": 1600, "n_layer": 48, "n_head": 25},
+    "llama-2-7b": _LLAMA | {
+        "hidden_size": 4096, "num_hidden_layers": 32, "num_attention_heads": 32,
+        "num_key_value_heads": 32, "intermediate_size": 11008,
+    },
+    "llama-2-70b": _LLAMA | {
+        "hidden_size": 8192, "num_hidden_layers": 80, "num_attention_heads": 64,
+        "num_key_value_heads": 8, "intermediate_size": 28672,
+    },
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Shape:
+    """The sizes in a decoder-only model's configuration that decide its memory."""
+
+    parameters: int
+    layers: int
+    hidden: int
+    kv_heads: int
+    head_size: int
+    inner: int
+    vocabulary: int
+    context: int
+
+
+@dataclass(frozen=True)
+class MemoryEstimate:
+    """The parts of a model's peak memory, in MB (10⁶ bytes)."""
+
+    weights_mb: float
+    kv_cache_mb: float
+    activations_mb: float
+    framework_mb: float
+    loading_mb: float
+
+    @property
+    def running_mb(self) -> float:
+        """Weights, KV cache and activations: what a generation needs beside the framework."""
+        return self.weights_mb + self.kv_cache_mb + self.activations_mb
+
+    @property
+    def peak_mb(self) -> float:
+        """The most that the process holds at any moment, from its start to its last token."""
+        return self.framework_mb + max(self.loading_mb, self.running_mb)
+
+
+def shape(model: str | Path | Mapping[str, Any]) -> Shape:
+    """The sizes of a model from its configuration; no weights are read or downloaded.
+
+    Args:
+        model: a name in `PUBLISHED`, a shipped model, a folder, a hub id (whose files are
+            downloaded on first use), or a hub-style configuration: what a `config.json`
+            holds, with its `model_type`.
+
+    Raises:
+        ParameterError: no decoder-only configuration, or a name that stands for nothing.
+    """
+    if isinstance(model, str | Path):
+        return _named_shape(str(model))
+    return _shape(json.dumps(dict(model), sort_keys=True, default=str))
+
+
+def _named_shape(name: str) -> Shape:
+    """The shape of a published, shipped or hub model."""
+    if name in PUBLISHED:
+        return shape(PUBLISHED[name])
+    from helpers.models import locate
+
+    return shape(json.loads((locate(name) / "config.json").read_text(encoding="utf-8")))
+
+
+@functools.lru_cache
+def _shape(config_json: str) -> Shape:
+    """The shape of one configuration; the parameters are counted on a model without memory.
+
+    torch's "meta" device makes tensors that have a shape and no numbers, so that a model
+    of any size is built and counted in a moment.
+    """
+    import torch
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    facts = json.loads(config_json)
+    kind = facts.pop("model_type", None)
+    if not kind:
+        raise ParameterError("config", sorted(facts), "a hub-style configuration with model_type")
+    try:
+        config = AutoConfig.for_model(kind, **facts)
+        with torch.device("meta"):
+            empty = AutoModelForCausalLM.from_config(config)
+        heads, hidden = int(config.num_attention_heads), int(config.hidden_size)
+        layers = int(config.num_hidden_layers)
+    except (ValueError, AttributeError) as error:
+        reason = (str(error).splitlines() or [""])[0][:120]
+        raise ParameterError("model_type", kind, f"a decoder-only model's ({reason})") from None
+    inner = getattr(config, "intermediate_size", None) or getattr(config, "n_inner", None)
+    return Shape(
+        parameters=sum(p.numel() for p in empty.parameters()),
+        layers=layers,
+        hidden=hidden,
+        kv_heads=int(getattr(config, "num_key_value_heads", None) or heads),
+        head_size=int(getattr(config, "head_dim", None) or hidden // heads),
+        inner=int(inner or 4 * hidden),
+        vocabulary=int(config.vocab_size),
+        context=int(getattr(config, "max_position_embeddings", None) or 2048),
+    )
+
+
+def kv_cache_bytes(of: Shape, tokens: int, batch: int = 1, number_bytes: float = 4) -> float:
+    """Bytes of the KV cache: 2 × layers × KV heads × head size × tokens × batch × bytes.
+
+    Args:
+        of: the model's shape.
+        tokens: prompt and new tokens together.
+        batch: sequences at once.
+        number_bytes: bytes a number: 4 in float32, 2 in 16-bit formats.
+    """
+    return 2 * of.layers * of.kv_heads * of.head_size * tokens * batch * number_bytes
+
+
+def live_activations(
+    of: Shape, prompt_tokens: int, batch: int = 1, number_bytes: float = 4
+) -> float:
+    """Bytes of the tensors that the forward pass over the prompt holds at its widest moment.
+
+    That moment lies in the feed-forward part of a layer. Of each prompt token there are
+    then four vectors of the inner width (the activation function, GPT-2's GELU, keeps
+    four at once; others two or three) and six of the hidden width (embeddings, positions,
+    the layer's input, the residual, its normalised copy, the attention's output).
+    Attention scores are never held whole (fused attention). Of the last position there
+    are three rows of the vocabulary (logits, scores, probabilities), in float32.
+
+    Args:
+        of: the model's shape.
+        prompt_tokens: tokens of the prompt.
+        batch: sequences at once.
+        number_bytes: bytes a number.
+    """
+    per_token = (4 * of.inner + 6 * of.hidden) * number_bytes
+    return batch * prompt_tokens * per_token + 3 * batch * of.vocabulary * 4
+
+
+def estimate(
+    model: str | Path | Mapping[str, Any] | Shape,
+    prompt_tokens: int,
+    new_tokens: int,
+    batch: int = 1,
+    precision: str = "fp32",
+    stored: str | None = None,
+    framework: float = 0.0,
+) -> MemoryEstimate:
+    """The memory that a generation needs, part by part.
+
+    Args:
+        model: as for `shape`, or a shape.
+        prompt_tokens: tokens of the prompt.
+        new_tokens: tokens to write.
+        batch: sequences at once.
+        precision: "fp32", "fp16", "int8" or "int4": the format in memory.
+        stored: the format of the weights' file where it differs: both are then in memory
+            while the weights are converted.
+        framework: MB of Python, torch and transformers, as `framework_mb` measures them.
+
+    Raises:
+        ParameterError: a count below 1, an unknown format, or more tokens than the context.
+    """
+    of = model if isinstance(model, Shape) else shape(model)
+    counts = {"prompt_tokens": prompt_tokens, "new_tokens": new_tokens, "batch": batch}
+    for name, count in counts.items():
+        if isinstance(count, bool) or not isinstance(count, int) or count < 1:
+            raise ParameterError(name, count, "a whole number of at least 1")
+    for name, given in (("precision", precision), ("stored", stored or precision)):
+        if given not in PRECISIONS:
+            raise ParameterError(name, given, f"one of {', '.join(PRECISIONS)}")
+    tokens = prompt_tokens + new_tokens
+    if tokens > of.context:
+        raise ParameterError("prompt_tokens + new_tokens", tokens, f"at most {of.context}")
+    number = PRECISIONS[precision]
+    weights = of.parameters * number.weight_bytes
+    file = 0.0 if stored in (None, precision) else of.parameters * PRECISIONS[stored].weight_bytes
+    activations = live_activations(of, prompt_tokens, batch, number.compute_bytes) * HEAP_ROOM
+    return MemoryEstimate(
+        weights_mb=weights / 1e6,
+        kv_cache_mb=kv_cache_bytes(of, tokens, batch, number.compute_bytes) / 1e6,
+        activations_mb=activations / 1e6,
+        framework_mb=framework,
+        loading_mb=(weights + file) / 1e6,
+    )
+
+
+def sizes(models: list[str], prompt_tokens: int = 512, new_tokens: int = 512) -> pd.DataFrame:
+    """A table of models by number formats: GB (10⁹ bytes) for one sequence, no framework.
+
+    Args:
+        models: as for `shape`.
+        prompt_tokens: tokens of the prompt.
+        new_tokens: tokens to write.
+
+    Returns:
+        a row a model: parameters_m (millions), and fp32_gb, fp16_gb, int8_gb, int4_gb.
+    """
+    import pandas as pd
+
+    rows = []
+    for name in models:
+        of = shape(name)
+        row: dict[str, Any] = {"model": name, "parameters_m": of.parameters / 1e6}
+        for precision in PRECISIONS:
+            needs = estimate(of, prompt_tokens, new_tokens, precision=precision)
+            row[precision + "_gb"] = needs.running_mb / 1000
+        rows.append(row)
+    return pd.DataFrame(rows)
+
+
+@functools.lru_cache
+def framework_mb(tokenizer_of: str = "course-gpt-1m") -> float:
+    """MB that Python, torch, transformers and a tokenizer take, whatever the model: measured.
+
+    A fresh process loads a random model of one layer and width 8 as any other model,
+    generates two tokens and reports its peak. Takes some seconds, once.
+
+    Args:
+        tokenizer_of: whose tokenizer is loaded with it.
+
+    Raises:
+        ChildFailed: the process gave no result.
+    """
+    from helpers.isolated import run_isolated
+
+    with tempfile.TemporaryDirectory() as folder:
+        save_random_model(folder, layers=1, width=8, heads=1, tokenizer_of=tokenizer_of)
+        return float(run_isolated(peak_after_generation, model=folder))
+
+
+def save_random_model(
+    folder: str, layers: int, width: int, heads: int, tokenizer_of: str = "course-gpt-1m"
+) -> int:
+    """Save a GPT-2 with random float32 weights, and a tokenizer, as any model on the hub.
+
+    Args:
+        folder: where to.
+        layers: how many layers.
+        width: hidden size.
+        heads: attention heads; they divide the width.
+        tokenizer_of: the model whose tokenizer is saved with it.
+
+    Returns:
+        its number of parameters.
+
+    Raises:
+        ParameterError: heads that do not divide the width.
+    """
+    from transformers import AutoTokenizer, GPT2Config, GPT2LMHeadModel
+    from transformers.utils import logging
+
+    from helpers.models import locate
+
+    if heads < 1 or width % heads:
+        raise ParameterError("heads", heads, f"a divisor of the width {width}")
+    tokenizer = AutoTokenizer.from_pretrained(locate(tokenizer_of))
+    end = tokenizer.eos_token_id
+    config = GPT2Config(
+        vocab_size=len(tokenizer), n_positions=512, n_embd=width, n_layer=layers, n_head=heads,
+        bos_token_id=end, eos_token_id=end, pad_token_id=end,
+    )  # fmt: skip
+    model = GPT2LMHeadModel(config)
+    logging.disable_progress_bar()
+    try:
+        model.save_pretrained(folder)
+    finally:
+        logging.enable_progress_bar()
+    tokenizer.save_pretrained(folder)
+    return sum(p.numel() for p in model.parameters())
+
+
+def peak_after_generation(
+    model: str, prompt_tokens: int = 4, new_tokens: int = 2, batch: int = 1
+) -> float:
+    """Load a model, generate greedily, and tell this process's peak memory in MB.
+
+    Meant for a fresh process: `run_isolated(peak_after_generation, model="course-gpt-4m")`.
+
+    Args:
+        model: as `helpers.load` takes it; it runs on the CPU.
+        prompt_tokens: tokens of the prompt, all of them the same word.
+        new_tokens: tokens to write; an early end-of-text is not let through.
+        batch: sequences at once.
+    """
+    import torch
+
+    from helpers.generator import load
+    from helpers.monitor import get_peak_memory
+
+    generator = load(model, "cpu")
+    prompt = torch.full((batch, prompt_tokens), generator.encode(" the")[0])
+    with torch.inference_mode():
+        generator.model.generate(
+            input_ids=prompt,
+            attention_mask=torch.ones_like(prompt),
+            max_new_tokens=new_tokens,
+            min_new_tokens=new_tokens,
+            do_sample=False,
+            pad_token_id=generator.tokenizer.pad_token_id,
+        )
+    return get_peak_memory()

@@ -1,0 +1,327 @@
+"""Watching this process: memory, processor, threads and GPU, over time. (Lesson 04.)
+
+    with ResourceMonitor() as monitor:
+        with monitor.phase("load"):
+            generator = helpers.load("course-gpt-4m")
+    monitor.phases()      # one row a phase
+    monitor.figure()      # memory and processor over time, phases shaded
+
+Memory is *resident* memory (RSS): what this process holds in physical memory now,
+pages of mapped files that it touched included. MB are 10⁶ bytes everywhere.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import platform
+import re
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import astuple, dataclass, fields
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Any
+
+import psutil
+
+from helpers.device import available_cpus
+from helpers.errors import ParameterError
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from IPython.display import HTML
+
+_STATUS = Path("/proc/self/status")
+_FIELDS = re.compile(rb"(VmHWM|VmRSS|Threads):\s*(\d+)")
+MIN_INTERVAL, MAX_INTERVAL = 0.01, 60.0
+NAN = math.nan
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """One look at the process.
+
+    Attributes:
+        seconds: since the monitor started.
+        phase: the innermost named phase at this moment, "" between phases.
+        rss_mb: resident memory now.
+        peak_mb: the most resident memory since the process started (not the monitor).
+        cpu_percent: processor time since the sample before, per cent of one core: two
+            busy threads make 200.
+        threads: threads of the process.
+        gpu_mb: memory that torch's tensors use on the current GPU; NaN without one.
+        gpu_reserved_mb: memory that torch took from the GPU, unused blocks included.
+        gpu_percent: share of time in which the GPU was busy; NaN where it is unknown.
+    """
+
+    seconds: float
+    phase: str
+    rss_mb: float
+    peak_mb: float
+    cpu_percent: float
+    threads: int
+    gpu_mb: float
+    gpu_reserved_mb: float
+    gpu_percent: float
+
+
+class ResourceMonitor:
+    """Samples this process in the background, from `with` to the end of its block.
+
+    A sample is also taken wherever a phase begins or ends, so that no phase is too short
+    to be seen. Overhead: about 0.2 % of one core at ten samples a second
+    (`python -m benchmarks.monitor`).
+
+    Args:
+        interval: seconds between samples.
+
+    Raises:
+        ParameterError: an interval that is not from 0.01 to 60 seconds.
+    """
+
+    def __init__(self, interval: float = 0.1) -> None:
+        if isinstance(interval, bool) or not isinstance(interval, int | float):
+            raise ParameterError("interval", interval, "a number of seconds")
+        if not MIN_INTERVAL <= interval <= MAX_INTERVAL:
+            raise ParameterError(
+                "interval", interval, f"from {MIN_INTERVAL} to {MAX_INTERVAL:.0f} seconds"
+            )
+        self.interval = float(interval)
+        self.samples: list[Sample] = []
+        self.own_cpu_seconds = 0.0  # what the background thread itself cost
+        self._spans: list[tuple[str, float, float]] = []
+        self._open: list[str] = []
+        self._lock = threading.Lock()
+        self._stop = threading.Event()
+        self._thread: threading.Thread | None = None
+        self._start = self._last_wall = self._last_cpu = 0.0
+
+    def __enter__(self) -> ResourceMonitor:
+        if self._thread is not None:
+            raise RuntimeError("a ResourceMonitor watches once: make a new one for the next block")
+        self._start = self._last_wall = time.perf_counter()
+        self._last_cpu = time.process_time()
+        self._take()
+        self._thread = threading.Thread(target=self._work, daemon=True, name="resource-monitor")
+        self._thread.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._stop.set()
+        if self._thread is not None:
+            self._thread.join()
+        self._take()
+
+    @contextmanager
+    def phase(self, name: str) -> Iterator[None]:
+        """Name what happens in this block; phases may follow each other or nest.
+
+        Args:
+            name: shown in the tables and the figure.
+
+        Raises:
+            ParameterError: a blank name, or a monitor that is not running.
+        """
+        if not name.strip():
+            raise ParameterError("name", name, "some text")
+        if self._thread is None or self._stop.is_set():
+            raise ParameterError("phase", name, "inside the monitor's own with block")
+        began = time.perf_counter() - self._start
+        self._open.append(name)
+        self._take()
+        try:
+            yield
+        finally:
+            self._take()
+            self._open.pop()
+            self._spans.append((name, began, time.perf_counter() - self._start))
+
+    def frame(self) -> pd.DataFrame:
+        """All samples so far, one row each; columns as in `Sample`, empty GPU columns left out."""
+        import pandas as pd
+
+        names = [field.name for field in fields(Sample)]
+        table = pd.DataFrame([astuple(s) for s in self.samples], columns=names)
+        return table.drop(columns=[c for c in names[-3:] if table[c].isna().all()])
+
+    def phases(self) -> pd.DataFrame:
+        """One row a phase, in the order of their beginnings.
+
+        Columns: phase, seconds, rss_start_mb, rss_end_mb, highest_mb (of the samples in
+        the phase), cpu_percent (mean over the phase, of one core).
+        """
+        import pandas as pd
+
+        rows = []
+        for name, began, ended in sorted(self._spans, key=lambda span: span[1]):
+            inside = [s for s in self.samples if began <= s.seconds <= ended]
+            after_first = [(s, s.seconds - p.seconds) for p, s in zip(inside, inside[1:])]  # noqa: B905
+            busy = sum(s.cpu_percent * length for s, length in after_first)
+            watched = sum(length for _, length in after_first)
+            rows.append(
+                {
+                    "phase": name,
+                    "seconds": ended - began,
+                    "rss_start_mb": inside[0].rss_mb,
+                    "rss_end_mb": inside[-1].rss_mb,
+                    "highest_mb": max(s.rss_mb for s in inside),
+                    "cpu_percent": busy / watched if watched else NAN,
+                }
+            )
+        return pd.DataFrame(rows)
+
+    def spans(self) -> list[tuple[str, float, float]]:
+        """The finished phases: (name, beginning, end) in seconds since the monitor started."""
+        return sorted(self._spans, key=lambda span: span[1])
+
+    def figure(self, alt: str = "") -> HTML:
+        """Memory and processor over time, the phases shaded (a plot that carries its description).
+
+        Args:
+            alt: the figure's message; left out, it is put together from the phases.
+        """
+        from helpers import plots
+
+        return plots.show(plots.timeline(self.frame(), self.spans()), alt or self._description())
+
+    def _description(self) -> str:
+        """What the figure shows, in one sentence a phase."""
+        steps = [
+            f"{row.phase}: {row.rss_start_mb:.0f} to {row.rss_end_mb:.0f} MB in {row.seconds:.1f} s"
+            for row in self.phases().itertuples()
+        ]
+        return "Memory and processor use over time. " + ("; ".join(steps) or "No phases were named")
+
+    def _work(self) -> None:
+        """The background thread: a sample every interval, on a fixed beat."""
+        due = self._start + self.interval
+        while not self._stop.wait(max(0.0, due - time.perf_counter())):
+            self._take()
+            due = max(due + self.interval, time.perf_counter())
+        self.own_cpu_seconds = time.thread_time()
+
+    def _take(self) -> None:
+        """One sample; the lock keeps the samples in the order of their times."""
+        with self._lock:
+            wall, cpu = time.perf_counter(), time.process_time()
+            elapsed, used = wall - self._last_wall, cpu - self._last_cpu
+            if elapsed > 0.001:  # over less, the processor's clock is too coarse
+                percent = 100 * used / elapsed
+                self._last_wall, self._last_cpu = wall, cpu
+            else:
+                percent = self.samples[-1].cpu_percent if self.samples else 0.0
+            rss, peak, threads = _read_process()
+            phase = self._open[-1] if self._open else ""
+            self.samples.append(
+                Sample(wall - self._start, phase, rss, peak, percent, threads, *_read_gpu())
+            )
+
+
+def get_memory_usage() -> float:
+    """Resident memory of this process now, in MB (10⁶ bytes)."""
+    return _read_process()[0]
+
+
+def get_peak_memory() -> float:
+    """The most resident memory of this process since it started, in MB (10⁶ bytes)."""
+    return _read_process()[1]
+
+
+def get_cpu_percent(interval: float = 0.1) -> float:
+    """Processor use of this process over the next `interval` seconds, per cent of one core.
+
+    Raises:
+        ParameterError: an interval that is not from 0.01 to 60 seconds.
+    """
+    if not MIN_INTERVAL <= interval <= MAX_INTERVAL:
+        raise ParameterError(
+            "interval", interval, f"from {MIN_INTERVAL} to {MAX_INTERVAL:.0f} seconds"
+        )
+    return psutil.Process().cpu_percent(interval)
+
+
+def get_system_info() -> dict[str, Any]:
+    """The machine, so that measurements kept for later say where they come from.
+
+    Returns:
+        system, processor, cpus (that this process may use), threads (of torch), memory_mb,
+        available_mb, python, and of loaded packages torch and transformers; gpu and
+        gpu_memory_mb where torch sees one.
+    """
+    memory = psutil.virtual_memory()
+    info: dict[str, Any] = {
+        "system": f"{platform.system()} {platform.machine()}",
+        "processor": _processor_name(),
+        "cpus": available_cpus(),
+        "threads": int(os.environ.get("OMP_NUM_THREADS", available_cpus())),
+        "memory_mb": round(memory.total / 1e6),
+        "available_mb": round(memory.available / 1e6),
+        "python": platform.python_version(),
+    }
+    for name in ("torch", "transformers"):
+        if name in sys.modules:
+            info[name] = sys.modules[name].__version__
+    torch = sys.modules.get("torch")
+    if torch is not None and torch.cuda.is_available():
+        info["gpu"] = torch.cuda.get_device_name()
+        info["gpu_memory_mb"] = round(torch.cuda.get_device_properties(0).total_memory / 1e6)
+    return info
+
+
+def _read_process() -> tuple[float, float, int]:
+    """(resident MB, peak resident MB, threads): one small file on Linux, psutil elsewhere."""
+    try:
+        found = dict(_FIELDS.findall(_STATUS.read_bytes()))
+        return (
+            int(found[b"VmRSS"]) * 1024 / 1e6,
+            int(found[b"VmHWM"]) * 1024 / 1e6,
+            int(found[b"Threads"]),
+        )
+    except (OSError, KeyError):
+        process = psutil.Process()
+        memory = process.memory_info()
+        return memory.rss / 1e6, _peak_elsewhere(memory), process.num_threads()
+
+
+def _peak_elsewhere(memory: Any) -> float:
+    """Peak resident MB where there is no /proc: Windows counts it, macOS through getrusage."""
+    if hasattr(memory, "peak_wset"):
+        return memory.peak_wset / 1e6
+    import resource
+
+    unit = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e6
+
+
+def _read_gpu() -> tuple[float, float, float]:
+    """(tensors' MB, reserved MB, busy per cent) of torch's current GPU; NaN where unknown.
+
+    torch is never imported here, and a GPU that torch has not used yet is left alone.
+    """
+    torch = sys.modules.get("torch")
+    if torch is None or not hasattr(torch, "cuda") or not torch.cuda.is_initialized():
+        return NAN, NAN, NAN
+    try:
+        busy = float(torch.cuda.utilization())  # needs the package nvidia-ml-py
+    except Exception:  # not installed, or a driver that does not say
+        busy = NAN
+    return torch.cuda.memory_allocated() / 1e6, torch.cuda.memory_reserved() / 1e6, busy
+
+
+def _processor_name() -> str:
+    """The processor's name as its maker writes it, where the system tells."""
+    try:
+        text = Path("/proc/cpuinfo").read_text(encoding="utf-8")
+    except OSError:
+        return platform.processor() or "unknown"
+    found = re.search(r"model name\s*:\s*(.+)", text)
+    return found[1].strip() if found else platform.processor() or "unknown"

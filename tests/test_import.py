@@ -1,0 +1,115 @@
+"""`import helpers` is light, and sets the environment up before the model libraries load."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+HEAVY = ("torch", "transformers", "pandas", "matplotlib", "IPython", "ipywidgets", "numpy")
+
+
+def python(code: str, path: Path | None = None, **environment: str | None) -> str:
+    """What a fresh process prints; a variable given as None is taken out of its environment."""
+    env = {k: v for k, v in {**os.environ, **environment}.items() if v is not None}
+    if path is not None:
+        env["PYTHONPATH"] = str(path)
+    child = subprocess.run(
+        [sys.executable, "-c", code],
+        env=env,
+        cwd=path,  # the working directory comes before all else in the search path
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert child.returncode == 0, child.stderr
+    return child.stdout + child.stderr
+
+
+def test_nothing_heavy_is_imported() -> None:
+    """Half a second would be over before torch is there."""
+    code = f"import helpers, sys; print([m for m in {HEAVY!r} if m in sys.modules])"
+    assert python(code).strip() == "[]"
+
+
+@pytest.mark.parametrize("module", ["environment", "errors", "device", "models", "records"])
+def test_light_modules_stay_light(module: str) -> None:
+    code = f"import helpers.{module}, sys; print('torch' in sys.modules)"
+    assert python(code).strip() == "False"
+
+
+def test_every_public_name_is_there_and_others_are_not() -> None:
+    import helpers
+
+    for name in helpers.__all__:
+        assert getattr(helpers, name).__module__.startswith("helpers.")
+    with pytest.raises(AttributeError, match="no attribute 'nonsense'"):
+        _ = helpers.nonsense
+
+
+def test_threads_are_configured_before_torch() -> None:
+    code = (
+        "import helpers, os, json; before = dict(os.environ); import torch\n"
+        "print(json.dumps([before['OMP_WAIT_POLICY'], before['OMP_NUM_THREADS'],"
+        " torch.get_num_threads(), len(os.sched_getaffinity(0))]))"
+    )
+    policy, count, threads, cpus = json.loads(
+        python(code, OMP_WAIT_POLICY=None, OMP_NUM_THREADS=None)
+    )
+    assert policy == "passive"
+    assert int(count) == threads == min(4, cpus)
+
+
+def test_what_the_user_set_about_threads_stays() -> None:
+    code = "import helpers, os; print(os.environ['OMP_WAIT_POLICY'], os.environ['OMP_NUM_THREADS'])"
+    assert python(code, OMP_WAIT_POLICY="active", OMP_NUM_THREADS="1").split() == ["active", "1"]
+
+
+def test_threads_when_torch_was_there_first() -> None:
+    code = "import torch; torch.set_num_threads(7); import helpers; print(torch.get_num_threads())"
+    assert python(code, OMP_NUM_THREADS="2").strip() == "2"
+
+
+@pytest.fixture
+def copy_of_helpers(tmp_path: Path, root: Path) -> Path:
+    """The package elsewhere, where a `.env` may lie beside it."""
+    shutil.copytree(root / "helpers", tmp_path / "helpers", ignore=shutil.ignore_patterns("__pyc*"))
+    return tmp_path
+
+
+def test_env_file_is_read_and_a_set_variable_wins(copy_of_helpers: Path) -> None:
+    (copy_of_helpers / ".env").write_text("MODEL_NAME=from-file\nDEVICE=cpu\nHF_HOME=/cache/a\n")
+    code = (
+        "import helpers, os; from helpers.environment import default_model\n"
+        "print(helpers.__file__, default_model(), os.environ['DEVICE'], os.environ['HF_HOME'])"
+    )
+    settings = {"MODEL_NAME": None, "DEVICE": None, "HF_HOME": None}
+    where, *found = python(code, copy_of_helpers, **settings).split()
+    assert Path(where).parent.parent == copy_of_helpers
+    assert found == ["from-file", "cpu", "/cache/a"]
+    settings |= {"MODEL_NAME": "from-shell"}
+    assert python(code, copy_of_helpers, **settings).split()[1:] == [
+        "from-shell",
+        "cpu",
+        "/cache/a",
+    ]
+
+
+def test_default_model_without_any_setting() -> None:
+    code = "from helpers.environment import default_model; print(default_model())"
+    assert python(code, MODEL_NAME=" ").strip() == "course-gpt-4m"
+    assert python(code, MODEL_NAME=" gpt2 ").strip() == "gpt2"
+
+
+def test_older_cache_variable_is_understood_with_a_hint() -> None:
+    code = "import helpers\nfrom huggingface_hub import constants\nprint('HOME', constants.HF_HOME)"
+    out = python(code, TRANSFORMERS_CACHE="/old/cache", HF_HOME=None)
+    assert "HOME /old/cache" in out
+    assert "TRANSFORMERS_CACHE is the older name" in out and "HF_HOME=/old/cache" in out
+    out = python(code, TRANSFORMERS_CACHE="/old/cache", HF_HOME="/new/home")
+    assert "HOME /new/home" in out and "older name" not in out

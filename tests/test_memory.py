@@ -1,0 +1,202 @@
+"""The memory model: exact where it can be, and within 15 % of measured peaks."""
+
+from __future__ import annotations
+
+import json
+import weakref
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+
+from helpers import memory
+from helpers.errors import ParameterError
+from helpers.isolated import ChildFailed, run_isolated
+from helpers.models import cards, locate
+
+SHIPPED = ["course-gpt-1m", "course-gpt-4m", "course-gpt-16m"]
+PUBLISHED_PARAMETERS = {
+    "distilgpt2": 81_912_576,
+    "gpt2": 124_439_808,
+    "gpt2-medium": 354_823_168,
+    "gpt2-large": 774_030_080,
+    "gpt2-xl": 1_557_611_200,
+    "llama-2-7b": 6_738_415_616,
+    "llama-2-70b": 68_976_648_192,
+}
+
+
+@pytest.mark.parametrize(("name", "parameters"), PUBLISHED_PARAMETERS.items())
+def test_parameters_from_the_configuration_alone(name, parameters):
+    assert memory.shape(name).parameters == parameters
+
+
+@pytest.mark.parametrize("name", SHIPPED)
+def test_shipped_shapes(name):
+    found = memory.shape(name)
+    assert found.parameters == cards()[name].parameters
+    assert found.context == 512
+    assert found == memory.shape(json.loads((locate(name) / "config.json").read_text()))
+
+
+def test_kv_cache_by_hand():
+    gpt2 = memory.shape("gpt2")  # 2 × 12 layers × 768 × 4 bytes
+    assert memory.kv_cache_bytes(gpt2, tokens=1) == 73_728
+    assert memory.kv_cache_bytes(gpt2, tokens=1024, batch=8, number_bytes=2) == 301_989_888
+    large = memory.shape("llama-2-70b")  # 8 of 64 heads: 320 KiB a token in 16 bits
+    assert memory.kv_cache_bytes(large, 1, number_bytes=2) == 327_680
+
+
+def test_kv_cache_is_what_transformers_keeps(generator):
+    import torch
+
+    ids = torch.ones((3, 17), dtype=torch.long)
+    with torch.inference_mode():
+        cache = generator.model(input_ids=ids, use_cache=True).past_key_values
+    kept = sum(layer.keys.nbytes + layer.values.nbytes for layer in cache.layers)
+    assert kept == memory.kv_cache_bytes(memory.shape("course-gpt-4m"), 17, batch=3)
+
+
+@pytest.fixture(scope="module")
+def generator():
+    import helpers
+
+    return helpers.load("course-gpt-4m", "cpu")
+
+
+def test_live_activations_are_the_tensors_that_torch_holds(generator):
+    """Every tensor's storage is counted while it lives; the widest moment is compared."""
+    import torch
+    from torch.utils._python_dispatch import TorchDispatchMode
+    from torch.utils._pytree import tree_leaves
+
+    class Live(TorchDispatchMode):
+        def __init__(self):
+            super().__init__()
+            self.now = self.peak = 0
+            self.known = set()
+
+        def gone(self, key, size):
+            self.known.discard(key)
+            self.now -= size
+
+        def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+            out = function(*args, **(kwargs or {}))
+            for tensor in tree_leaves(out):
+                if isinstance(tensor, torch.Tensor):
+                    storage = tensor.untyped_storage()
+                    key, size = storage._cdata, storage.nbytes()
+                    if key not in self.known:
+                        self.known.add(key)
+                        self.now += size
+                        weakref.finalize(storage, self.gone, key, size)
+                        self.peak = max(self.peak, self.now)
+            return out
+
+    live = Live()
+    live.known = {p.untyped_storage()._cdata for p in generator.model.parameters()}
+    ids = torch.ones((4, 300), dtype=torch.long)
+    with torch.inference_mode(), live:
+        generator.model.generate(
+            input_ids=ids, attention_mask=torch.ones_like(ids), max_new_tokens=2, do_sample=False
+        )
+    of = memory.shape("course-gpt-4m")
+    predicted = memory.live_activations(of, 300, 4) + memory.kv_cache_bytes(of, 300, 4)
+    assert live.peak == pytest.approx(predicted, rel=0.03)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not hasattr(__import__("os"), "fork"), reason="peaks differ on Windows")
+def test_predicted_peaks_lie_within_15_per_cent_of_measured_ones():
+    framework = memory.framework_mb()
+    cases = [(m, p, b) for m in SHIPPED for p in (64, 384) for b in (1, 8)]
+
+    def measured(case):
+        model, prompt, batch = case
+        return run_isolated(
+            memory.peak_after_generation,
+            model=model, prompt_tokens=prompt, new_tokens=64, batch=batch,
+        )  # fmt: skip
+
+    with ThreadPoolExecutor(2) as two:  # memory does not mind company
+        peaks = list(two.map(measured, cases))
+    errors = {}
+    for (model, prompt, batch), peak in zip(cases, peaks, strict=True):
+        needs = memory.estimate(model, prompt, 64, batch, stored="fp16", framework=framework)
+        errors[model, prompt, batch] = round(100 * (needs.peak_mb / peak - 1), 1)
+    assert all(abs(error) <= 15 for error in errors.values()), errors
+
+
+def test_estimate_adds_up_and_scales():
+    one = memory.estimate("gpt2", 100, 100)
+    eight = memory.estimate("gpt2", 100, 100, batch=8)
+    assert eight.kv_cache_mb == pytest.approx(8 * one.kv_cache_mb)
+    assert eight.weights_mb == one.weights_mb
+    assert one.running_mb == one.weights_mb + one.kv_cache_mb + one.activations_mb
+    half = memory.estimate("gpt2", 100, 100, precision="fp16")
+    assert half.kv_cache_mb == one.kv_cache_mb / 2
+    int4 = memory.estimate("gpt2", 100, 100, precision="int4")
+    assert int4.weights_mb == one.weights_mb / 8
+    assert int4.kv_cache_mb == half.kv_cache_mb
+
+
+def test_loading_can_be_the_peak():
+    converted = memory.estimate("course-gpt-16m", 1, 1, stored="fp16", framework=100)
+    assert converted.loading_mb == pytest.approx(1.5 * converted.weights_mb)
+    assert converted.peak_mb == 100 + converted.loading_mb
+    assert memory.estimate("course-gpt-16m", 1, 1).peak_mb > converted.weights_mb
+
+
+def test_sizes_table():
+    table = memory.sizes(list(PUBLISHED_PARAMETERS))
+    assert list(table["model"]) == list(PUBLISHED_PARAMETERS)
+    row = table.set_index("model").loc["llama-2-7b"]
+    assert row.fp32_gb > row.fp16_gb > row.int8_gb > row.int4_gb > 3.3
+
+
+@pytest.mark.parametrize(
+    ("arguments", "name"),
+    [
+        ({"prompt_tokens": 0}, "prompt_tokens"),
+        ({"new_tokens": 1.5}, "new_tokens"),
+        ({"batch": True}, "batch"),
+        ({"precision": "fp8"}, "precision"),
+        ({"stored": "zip"}, "stored"),
+        ({"prompt_tokens": 1024}, "prompt_tokens"),
+    ],
+)
+def test_estimate_refuses(arguments, name):
+    with pytest.raises(ParameterError, match=name):
+        memory.estimate("gpt2", **({"prompt_tokens": 1, "new_tokens": 1} | arguments))
+
+
+@pytest.mark.parametrize(
+    "config", [{}, {"n_embd": 8}, {"model_type": "no-such-type"}, {"model_type": "t5"}]
+)
+def test_no_decoder_only_configuration(config):
+    with pytest.raises(ParameterError):
+        memory.shape(config)
+
+
+def test_other_families_and_unknown_names():
+    qwen = {
+        "model_type": "qwen2", "hidden_size": 64, "num_hidden_layers": 2, "vocab_size": 100,
+        "num_attention_heads": 4, "num_key_value_heads": 2, "intermediate_size": 128,
+    }  # fmt: skip
+    found = memory.shape(qwen)
+    assert (found.kv_heads, found.head_size, found.inner) == (2, 16, 128)
+    with pytest.raises(ParameterError, match="course-gpt-4m"):
+        memory.shape("course-gpt-5m")
+    with pytest.raises(ParameterError, match="heads"):
+        memory.save_random_model("unused", layers=1, width=10, heads=3)
+
+
+def test_isolated_failures_say_why():
+    with pytest.raises(ChildFailed, match="ModelNotFoundError") as failure:
+        run_isolated(memory.peak_after_generation, model="course-gpt-5m")
+    assert failure.value.kind == "error"
+    with pytest.raises(ChildFailed, match="took longer than 0.1 s"):
+        run_isolated(memory.peak_after_generation, timeout_s=0.1, model="course-gpt-1m")
+    with pytest.raises(ParameterError, match="JSON"):
+        run_isolated(memory.peak_after_generation, model=object())
+    with pytest.raises(ParameterError, match="timeout_s"):
+        run_isolated(memory.peak_after_generation, timeout_s=0, model="course-gpt-1m")

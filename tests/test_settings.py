@@ -1,0 +1,234 @@
+"""GenerationSettings: bounds, messages, lengths, and what they hand to transformers."""
+
+from __future__ import annotations
+
+import math
+import sys
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from helpers.errors import ParameterError, PromptTooLongError
+from helpers.generator import TextGenerator, load
+from helpers.settings import (
+    DEFAULT_NEW_TOKENS,
+    MAX_PROMPT_CHARACTERS,
+    GenerationSettings,
+    parameter_ranges,
+)
+
+# name → smallest and largest allowed, just below and just above.
+BOUNDS: dict[str, tuple[Any, Any, Any, Any]] = {
+    "temperature": (0.0, 2.0, -sys.float_info.min, math.nextafter(2.0, 3.0)),
+    "top_k": (0, 1000, -1, 1001),
+    "top_p": (sys.float_info.min, 1.0, 0.0, math.nextafter(1.0, 2.0)),
+    "repetition_penalty": (0.5, 2.0, math.nextafter(0.5, 0.0), math.nextafter(2.0, 3.0)),
+    "no_repeat_ngram_size": (0, 10, -1, 11),
+    "num_return_sequences": (1, 16, 0, 17),
+    "max_new_tokens": (1, 4096, 0, 4097),
+    "max_length": (1, 8192, 0, 8193),
+    "seed": (0, 2**63 - 1, -1, 2**63),
+}
+WHOLE = [n for n in BOUNDS if n not in ("temperature", "top_p", "repetition_penalty")]
+CONTEXT = 512
+
+
+def settings(**parameters: Any) -> GenerationSettings:
+    return GenerationSettings(**{"prompt": "Hello", **parameters})
+
+
+def refused(**parameters: Any) -> ParameterError:
+    """The error for exactly one parameter, checked to name it, its value and its range."""
+    ((name, value),) = parameters.items()
+    with pytest.raises(ParameterError) as caught:
+        settings(**parameters)
+    error = caught.value
+    assert isinstance(error, ValueError)
+    assert error.parameter == name
+    assert str(error).startswith(f"{name}=")
+    assert error.allowed in str(error)
+    return error
+
+
+def test_every_number_is_in_the_table() -> None:
+    assert set(BOUNDS) == set(parameter_ranges())
+
+
+@pytest.mark.parametrize("name", BOUNDS)
+def test_edges(name: str) -> None:
+    low, high, below, above = BOUNDS[name]
+    assert getattr(settings(**{name: low}), name) == low
+    assert getattr(settings(**{name: high}), name) == high
+    for value in (below, above):
+        error = refused(**{name: value})
+        assert error.value == value
+        assert repr(value)[:50] in str(error)
+        assert str(high) in error.allowed
+
+
+def test_range_in_words() -> None:
+    assert refused(temperature=3).allowed == "a number from 0.0 to 2.0"
+    assert refused(top_p=0.0).allowed == "a number above 0.0 to 1.0"
+    assert refused(top_k=-1).allowed == "a whole number from 0 to 1000"
+
+
+@pytest.mark.parametrize("name", BOUNDS)
+@pytest.mark.parametrize(
+    "value",
+    [math.nan, math.inf, -math.inf, True, False, "1", "", b"1", [1], {}, 1j, 10**30, -(10**400)],
+    ids=repr,
+)
+def test_what_is_no_number_in_range(name: str, value: Any) -> None:
+    refused(**{name: value})
+
+
+def test_a_number_too_long_to_print() -> None:
+    assert "beyond every limit" in str(refused(top_k=10**5000))
+
+
+@pytest.mark.parametrize("name", WHOLE)
+def test_whole_numbers_only(name: str) -> None:
+    refused(**{name: 3.5})
+    assert getattr(settings(**{name: np.int64(1)}), name) == 1
+
+
+def test_none_only_where_it_means_something() -> None:
+    for name in ("max_new_tokens", "max_length", "seed"):
+        assert getattr(settings(**{name: None}), name) is None
+    for name in ("temperature", "top_k", "top_p", "num_return_sequences", "prompt"):
+        refused(**{name: None})
+
+
+@pytest.mark.parametrize(
+    "prompt", ["", " \n\t", "a\x00b", "\ud800", "x\udfffy", 3, ["a"]], ids=repr
+)
+def test_refused_prompts(prompt: Any) -> None:
+    refused(prompt=prompt)
+
+
+def test_prompt_length_and_odd_characters() -> None:
+    assert settings(prompt="a" * MAX_PROMPT_CHARACTERS)
+    error = refused(prompt="a" * (MAX_PROMPT_CHARACTERS + 1))
+    assert len(str(error)) < 300, "the message repeats the whole prompt"
+    assert settings(prompt=" 😀 ").prompt == " 😀 "
+
+
+def test_no_prompt() -> None:
+    with pytest.raises(ParameterError, match="prompt must be given"):
+        GenerationSettings()
+
+
+def test_unknown_name_lists_the_known_ones() -> None:
+    error = refused(tempertaure=0.5)
+    assert all(name in error.allowed for name in GenerationSettings.model_fields)
+
+
+def test_stop_strings() -> None:
+    assert settings().stop == settings(stop=None).stop == ()
+    assert settings(stop="\n").stop == ("\n",)
+    assert settings(stop=["a", "b"]).stop == ("a", "b")
+    assert settings(stop=["x" * 100] * 4)
+    for bad in (["x"] * 5, ["x" * 101], [""], "", [1], 7, {"a": 1}):
+        refused(stop=bad)
+
+
+def test_settings_do_not_change() -> None:
+    with pytest.raises(ValueError, match="frozen"):
+        settings().temperature = 1.0  # type: ignore[misc]
+
+
+def test_both_lengths() -> None:
+    with pytest.raises(ValueError, match="max_length and max_new_tokens"):
+        settings(max_length=20, max_new_tokens=10)
+
+
+def test_greedy_has_one_answer() -> None:
+    with pytest.raises(ValueError, match="num_return_sequences=2.*temperature 0"):
+        settings(temperature=0, num_return_sequences=2)
+    assert settings(temperature=0).greedy and settings(temperature=5e-324).greedy
+    assert not settings(temperature=0.01).greedy
+
+
+def test_how_many_new_tokens() -> None:
+    assert settings().new_tokens(5, CONTEXT) == DEFAULT_NEW_TOKENS
+    assert settings().new_tokens(CONTEXT - 3, CONTEXT) == 3
+    assert settings(max_new_tokens=7).new_tokens(5, CONTEXT) == 7
+    assert settings(max_new_tokens=CONTEXT - 5).new_tokens(5, CONTEXT) == CONTEXT - 5
+    assert settings(max_length=6).new_tokens(5, CONTEXT) == 1
+    assert settings(max_length=CONTEXT).new_tokens(5, CONTEXT) == CONTEXT - 5
+
+
+def test_lengths_that_do_not_fit() -> None:
+    with pytest.raises(ParameterError, match=rf"max_new_tokens=508 .*from 1 to {CONTEXT - 5}:"):
+        settings(max_new_tokens=CONTEXT - 4).new_tokens(5, CONTEXT)
+    for length in (5, CONTEXT + 1):
+        with pytest.raises(ParameterError, match=rf"max_length={length} .*from 6 .*to {CONTEXT}"):
+            settings(max_length=length).new_tokens(5, CONTEXT)
+    for parameters in ({}, {"max_new_tokens": 1}, {"max_length": CONTEXT}):
+        with pytest.raises(PromptTooLongError, match=f"{CONTEXT} tokens.*truncate=True"):
+            settings(**parameters).new_tokens(CONTEXT, CONTEXT)
+
+
+@pytest.fixture(scope="module")
+def generator() -> TextGenerator:
+    return load("course-gpt-1m", device="cpu")
+
+
+COMBINATIONS: list[dict[str, Any]] = [
+    {},
+    {"temperature": 1.0, "top_k": 0},
+    {"temperature": 0.3},
+    {"temperature": 2.0, "top_k": 3},
+    {"temperature": 1.0, "top_k": 0, "top_p": 0.5},
+    {"temperature": 0.8, "top_k": 200, "top_p": 0.9},
+    {"top_k": 0, "repetition_penalty": 1.6},
+    {"top_k": 0, "no_repeat_ngram_size": 1},
+    {"temperature": 1.3, "top_k": 40, "top_p": 0.7, "repetition_penalty": 0.7,
+     "no_repeat_ngram_size": 2},
+    {"temperature": 0, "repetition_penalty": 1.5},
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("parameters", COMBINATIONS, ids=repr)
+def test_processors_do_what_generate_does(
+    generator: TextGenerator, parameters: dict[str, Any]
+) -> None:
+    """The probabilities of one step, ours against those inside transformers' `generate`."""
+    prompt = "the data and the model and the data and the"
+    chosen = GenerationSettings(prompt=prompt, **parameters)
+    ids = torch.tensor([generator.encode(prompt)])
+    theirs = generator.model.generate(
+        ids,
+        attention_mask=torch.ones_like(ids),
+        max_new_tokens=1,
+        output_scores=True,
+        return_dict_in_generate=True,
+        **chosen.generate_arguments(),
+    )
+    logits = generator.next_token_logits(prompt)[None]
+    ours = chosen.logits_processors()(ids, logits.clone())
+    expected, found = torch.softmax(theirs.scores[0], -1), torch.softmax(ours, -1)
+    if chosen.greedy:  # generate leaves the scores whole and takes the largest
+        assert found.max() == 1.0
+        assert int(found.argmax()) == int(expected.argmax()) == int(theirs.sequences[0, -1])
+        return
+    assert torch.allclose(found, expected, atol=1e-7)
+    assert torch.equal(found > 0, expected > 0)
+    plain = torch.softmax(logits, -1)
+    changes = parameters != {"temperature": 1.0, "top_k": 0}
+    assert torch.allclose(found, plain, atol=1e-7) != changes
+
+
+def test_greedy_arguments_hold_nothing_that_generate_warns_about() -> None:
+    greedy, sampled = settings(temperature=0), settings(temperature=0.5, top_k=7, top_p=0.4)
+    assert greedy.generate_arguments() == {
+        "do_sample": False,
+        "repetition_penalty": 1.0,
+        "no_repeat_ngram_size": 0,
+        "num_return_sequences": 1,
+    }
+    arguments = sampled.generate_arguments()
+    assert arguments["do_sample"] is True
+    assert [arguments[n] for n in ("temperature", "top_k", "top_p")] == [0.5, 7, 0.4]

@@ -1,0 +1,205 @@
+"""Tokens made visible, and the decoder that never cuts a character in half."""
+
+from __future__ import annotations
+
+import html
+import random
+import re
+
+import pytest
+from transformers import AutoTokenizer, PreTrainedTokenizerBase
+
+from helpers.models import locate
+from helpers.tokens import (
+    PieceDecoder,
+    merges,
+    strip_html,
+    token_bytes,
+    token_strip,
+    token_table,
+    token_text,
+)
+
+TEXTS = [
+    "Machine learning is fun.",
+    "  two  spaces\n\nand\ttabs ",
+    "naïve café — “quotes” and 1234567890",
+    "日本語のテキスト, русский текст, العربية",
+    "😀👩‍👩‍👧‍👦🇩🇪 é ✓",
+    "def f(x):\n    return x ** 2  # ½",
+    "� a replacement character of its own �",
+    "<b>&amp;'\"",
+]
+ODD = ["😀", "é", "漢", "a", " ", "\n", "👩‍👩‍👧", "ü", "word ", "�", "the ", "𝔘"]
+
+
+@pytest.fixture(scope="module")
+def tokenizer() -> PreTrainedTokenizerBase:
+    return AutoTokenizer.from_pretrained(locate("course-gpt-1m"))
+
+
+def decoded(tokenizer: PreTrainedTokenizerBase, ids: list[int]) -> str:
+    return str(tokenizer.decode(ids, skip_special_tokens=True, clean_up_tokenization_spaces=False))
+
+
+def pieces_of(decoder: PieceDecoder, ids: list[int]) -> list[str]:
+    return [*map(decoder.push, ids), decoder.finish()]
+
+
+@pytest.mark.parametrize("text", TEXTS)
+def test_round_trip_and_bytes(tokenizer: PreTrainedTokenizerBase, text: str) -> None:
+    ids = tokenizer(text)["input_ids"]
+    assert tokenizer.decode(ids, clean_up_tokenization_spaces=False) == text
+    assert b"".join(token_bytes(tokenizer, i) for i in ids) == text.encode()
+
+
+@pytest.mark.parametrize("text", TEXTS)
+def test_table(tokenizer: PreTrainedTokenizerBase, text: str) -> None:
+    table = token_table(tokenizer, text)
+    assert list(table.columns) == ["id", "token", "bytes"]
+    assert table.index.name == "position"
+    assert table["id"].tolist() == tokenizer(text)["input_ids"]
+    assert table["bytes"].sum() == len(text.encode())
+
+
+def test_every_byte_is_a_token_and_is_told_apart(tokenizer: PreTrainedTokenizerBase) -> None:
+    """Byte-level BPE can write anything: all 256 bytes are in the vocabulary."""
+    single = {
+        token_bytes(tokenizer, i)
+        for i in range(len(tokenizer))
+        if len(token_bytes(tokenizer, i)) == 1
+    }
+    assert single == {bytes([b]) for b in range(256)}
+
+
+def test_part_of_a_character_shows_its_bytes(tokenizer: PreTrainedTokenizerBase) -> None:
+    ids = tokenizer("𝔘")["input_ids"]
+    assert len(ids) > 1, "choose a character that is more than one token"
+    shown = [token_text(tokenizer, i) for i in ids]
+    assert all(re.fullmatch(r"⟨[0-9A-F]{2}( [0-9A-F]{2})*⟩", s) for s in shown), shown
+    assert bytes.fromhex("".join(s.strip("⟨⟩") for s in shown)) == "𝔘".encode()
+    assert token_text(tokenizer, tokenizer.eos_token_id) == "<|endoftext|>"
+    assert token_bytes(tokenizer, tokenizer.eos_token_id) == b"<|endoftext|>"
+
+
+def test_strip_shows_each_token_and_escapes(tokenizer: PreTrainedTokenizerBase) -> None:
+    text = "<b> &amp; 'x' \"y\"\n\tend"
+    ids = tokenizer(text)["input_ids"]
+    plain, numbered = (token_strip(tokenizer, text, ids=i).data for i in (False, True))
+    assert plain.count("<span ") == numbered.count("<span ") == len(ids)
+    assert "<b>" not in plain
+    boxes = re.findall(r"<span [^>]*>(.*?)</span>", plain, flags=re.S)
+    shown = html.unescape("".join(boxes))
+    assert shown == text.replace(" ", "·").replace("\n", "⏎").replace("\t", "⇥")
+    numbers = re.findall(r"<small [^>]*>(\d+)</small>", numbered)
+    assert [int(n) for n in numbers] == ids
+    label = re.search(r"aria-label='([^']*)'", plain)
+    assert label and html.unescape(label[1]).startswith(f"{len(ids)} tokens: ")
+
+
+def test_neighbours_in_a_strip_differ_in_colour() -> None:
+    colours = re.findall(r"background:(rgba\([^)]*\))", strip_html([(i, "x") for i in range(12)]))
+    assert len(colours) == 12
+    assert all(a != b for a, b in zip(colours, colours[1:], strict=False))
+
+
+def test_merges_rebuild_a_word(tokenizer: PreTrainedTokenizerBase) -> None:
+    """The lowest rank first, by hand, gives what the tokenizer gives."""
+    ranks = merges(tokenizer)
+    assert sorted(ranks.values()) == list(range(len(ranks)))
+    for word in ("Ġmachine", "Ġlearning", "tokenization", "Ġparameters"):
+        parts = list(word)
+        while True:
+            pairs = [(ranks[p], p) for p in zip(parts, parts[1:], strict=False) if p in ranks]
+            if not pairs:
+                break
+            left, right = min(pairs)[1]
+            merged, n = [], 0
+            while n < len(parts):
+                both = parts[n : n + 2] == [left, right]
+                merged.append(left + right if both else parts[n])
+                n += 2 if both else 1
+            parts = merged
+        ids = tokenizer(word.replace("Ġ", " "))["input_ids"]
+        assert tokenizer.convert_ids_to_tokens(ids) == parts
+
+
+@pytest.mark.parametrize("text", TEXTS)
+def test_pieces_of_known_texts(tokenizer: PreTrainedTokenizerBase, text: str) -> None:
+    ids = tokenizer(text)["input_ids"]
+    pieces = pieces_of(PieceDecoder(tokenizer), ids)
+    assert "".join(pieces) == text
+    if "�" not in text:
+        assert not any("�" in piece for piece in pieces)
+
+
+def test_pieces_of_random_texts(tokenizer: PreTrainedTokenizerBase) -> None:
+    rng = random.Random(0)
+    for _ in range(300):
+        text = "".join(rng.choices(ODD, k=rng.choice([3, 20, 60])))
+        ids = tokenizer(text)["input_ids"]
+        assert "".join(pieces_of(PieceDecoder(tokenizer), ids)) == text
+
+
+def test_pieces_of_random_bytes(tokenizer: PreTrainedTokenizerBase) -> None:
+    """A model may write anything, also bytes that are no text, and end-of-text in between."""
+    rng = random.Random(1)
+    for _ in range(300):
+        ids = [rng.randrange(rng.choice([256, 8192])) for _ in range(rng.choice([3, 20, 60]))]
+        assert "".join(pieces_of(PieceDecoder(tokenizer), ids)) == decoded(tokenizer, ids)
+
+
+def test_pieces_come_soon_and_stay_cheap(tokenizer: PreTrainedTokenizerBase) -> None:
+    """Plain words are not held back, and a long text is not decoded from its beginning."""
+    ids = tokenizer("the model reads one token after another. " * 200)["input_ids"]
+    longest = 0
+
+    class Counting:
+        def decode(self, window: list[int], **options: bool) -> str:
+            nonlocal longest
+            longest = max(longest, len(window))
+            return str(tokenizer.decode(window, **options))
+
+    decoder = PieceDecoder(Counting())  # type: ignore[arg-type]
+    pieces = [decoder.push(i) for i in ids]
+    assert all(pieces)
+    assert "".join(pieces) == "the model reads one token after another. " * 200
+    assert longest < 32 < len(ids)
+
+
+def test_stop_string_within_and_across_tokens(tokenizer: PreTrainedTokenizerBase) -> None:
+    text = "one two three four five"
+    ids = tokenizer(text)["input_ids"]
+    for stop in ("three", "e t", "wo th", "ee fo", "o", "one", " five"):
+        decoder = PieceDecoder(tokenizer, (stop,))
+        assert "".join(pieces_of(decoder, ids)) == text[: text.index(stop)]
+        assert decoder.stopped
+
+
+def test_stop_strings_random(tokenizer: PreTrainedTokenizerBase) -> None:
+    """Whatever the strings, the text ends before the first one that is complete."""
+    rng = random.Random(2)
+    for _ in range(500):
+        text = "".join(rng.choices(["a", "b", "ab", " ", "é", "the "], k=rng.randrange(2, 30)))
+        stops = tuple(
+            "".join(rng.choices("ab é", k=rng.randrange(1, 5))) for _ in range(rng.randrange(1, 4))
+        )
+        decoder = PieceDecoder(tokenizer, stops)
+        found = "".join(pieces_of(decoder, tokenizer(text)["input_ids"]))
+        assert not any(s in found for s in stops)
+        assert decoder.stopped == any(s in text for s in stops)
+        assert text.startswith(found)
+        assert decoder.stopped or found == text
+        if decoder.stopped:
+            assert text[len(found) :].startswith(stops)
+
+
+def test_beginning_of_a_stop_string_is_given_out_after_all(
+    tokenizer: PreTrainedTokenizerBase,
+) -> None:
+    text = "so far and no"
+    decoder = PieceDecoder(tokenizer, ("no further",))
+    pieces = [decoder.push(i) for i in tokenizer(text)["input_ids"]]
+    assert "no" not in "".join(pieces)[-2:]
+    assert "".join(pieces) + decoder.finish() == text
+    assert not decoder.stopped
