@@ -6,7 +6,7 @@ PY := .venv/bin/python
 MODEL ?= course-gpt-4m
 export PYTHON TORCH PORT BROWSER
 
-.PHONY: help setup ready lab test soak outputs check lint train pins clean
+.PHONY: help setup ready lab test soak outputs report check lint train pins clean
 
 help: ## list these targets
 	@echo "LLM Basics: make TARGET, where TARGET is one of"
@@ -31,6 +31,9 @@ soak: ready ## run the tests that take too long for every run
 
 outputs: ready ## run the notebooks and store their outputs (LESSONS="01 03" for some)
 	@$(PY) tools/outputs.py $(LESSONS)
+
+report: ready ## run lessons, write a report (LESSONS="02 05" ARGS="-p MODEL_NAME=course-gpt-1m")
+	@$(PY) -m helpers.report $(LESSONS) $(ARGS)
 
 check: ready ## verify this machine: Python, packages, device, memory, models
 	@$(PY) -m helpers.check

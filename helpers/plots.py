@@ -370,7 +370,16 @@ def distributions(table: pd.DataFrame, alt: str) -> HTML:
     settings = [str(column) for column in table.columns if column != "token"]
     figure, (axes,) = new_figure(height=0.9 + 0.42 * len(table))
     bars_by_token(axes, table, settings, "probability (%)")
+    axes.legend(loc="lower right")  # the bars there are the shortest
     return show(figure, alt)
+
+
+def left_aligned(table: pd.DataFrame) -> HTML:
+    """A table of texts, to be read from the left (notebooks align tables to the right)."""
+    from IPython.display import HTML
+
+    markup = table.to_html(border=0).replace("<th>", '<th style="text-align:left">')
+    return HTML(markup.replace("<td>", '<td style="text-align:left">'))
 
 
 def line_figure(
@@ -387,6 +396,8 @@ def line_figure(
     """
     figure, (axes,) = new_figure(height=3.0)
     lines(axes, table, x_label, y_label)
+    if len(table.columns) == 1 and (legend := axes.get_legend()):
+        legend.remove()  # the axis says it already
     if log:
         axes.set(yscale="log", ylim=(0.8 * float(table.min().min()), None))
     return show(figure, alt)
@@ -521,4 +532,28 @@ def compare_bars(table: pd.DataFrame, columns: dict[str, str], alt: str) -> HTML
         plot.set_xlabel(label)
         plot.grid(True, axis="x")
         plot.grid(False, axis="y")
+    return show(figure, alt)
+
+
+def size_lines(table: pd.DataFrame, alt: str) -> HTML:
+    """Memory of models in several number formats, on a logarithmic scale.
+
+    Args:
+        table: the index names the models; columns such as fp16_gb, in GB.
+        alt: what the figure shows.
+    """
+    figure, (axes,) = new_figure(height=1.2 + 0.35 * len(table))
+    rows = list(range(len(table)))
+    formats = [column for column in table.columns if column.endswith("_gb")]
+    for column, mark in zip(formats, "os^D", strict=False):
+        axes.plot(table[column], rows, mark, markersize=7, label=column.removesuffix("_gb"))
+    for gb in (1, 8, 24, 80):
+        axes.axvline(gb, color="gray", linestyle=":", linewidth=1)
+        axes.annotate(f"{gb} GB", (gb, -0.8), fontsize=8, ha="center")
+    axes.set_xscale("log")
+    axes.set_yticks(rows, [str(name) for name in table.index])
+    axes.set_ylim(len(table) - 0.5, -1.1)
+    axes.set_xlabel("memory for one sequence (GB, logarithmic)")
+    axes.grid(True, axis="x")
+    axes.legend(loc="lower left")
     return show(figure, alt)

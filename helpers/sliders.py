@@ -36,8 +36,8 @@ _NO_SLIDER = ("max_length", "seed")
 _STYLE = """<style>
 .llm-panel { box-sizing: border-box; color: var(--jp-ui-font-color1, inherit);
   font: 13px/1.5 var(--jp-ui-font-family, sans-serif); white-space: normal; }
-.llm-chart { height: 346px; overflow: hidden auto; }
-.llm-text { height: 240px; overflow: hidden auto; padding: 0 12px 8px;
+.llm-chart { height: 336px; overflow: hidden auto; }
+.llm-text { height: 180px; overflow: hidden auto; padding: 0 12px 8px;
   border: 1px solid var(--jp-border-color2, #9e9e9e); border-radius: 4px; }
 .llm-panel p { margin: 8px 0; white-space: pre-wrap; overflow-wrap: anywhere; font-size: 14px; }
 .llm-panel .llm-small { color: var(--jp-ui-font-color2, inherit); font-size: 12px; }

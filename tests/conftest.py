@@ -11,6 +11,7 @@ import pytest
 
 # Before anything imports the model libraries; child processes inherit it.
 os.environ["HF_HUB_OFFLINE"] = "1"
+os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # as helpers does, had it come before torch
 os.environ["MODEL_NAME"] = ""  # the course's default, whatever a local .env says
 os.environ.setdefault("DEVICE", "cpu")  # where the stored outputs come from
 

@@ -90,6 +90,7 @@ def test_values_are_typed_as_yaml() -> None:
     typed = {"A": [1, 2], "B": [0.5], "C": [True], "D": ["course-gpt-1m"], "E": [[1, 2]]}
     assert parse_parameters(given) == {**typed, "F": [0.001], "G": ["7"]}
     assert parse_parameters(["A=1", "A=1", "A=1.0", "A=true"]) == {"A": [1, 1.0, True]}
+    assert parse_parameters(["A=yes", "B=2026-01-05"]) == {"A": [True], "B": ["2026-01-05"]}
     assert parse_parameters(["A=x=y"]) == {"A": ["x=y"]}
 
 
@@ -178,7 +179,7 @@ def broken(
     """A report in which two lessons fail before others pass."""
     folder = tmp_path_factory.mktemp("report") / "made" / "by it"
     chosen = [str(lessons[name]) for name in ("raises", "dies", "good")]
-    values = ["-p", "WORD=yes", "-p", "WORD=longer"]
+    values = ["-p", "WORD=one", "-p", "WORD=longer"]
     command = [*COMMAND, *chosen, *values, "--output", str(folder)]
     done = subprocess.run(command, capture_output=True, text=True, timeout=LIMIT)
     return done, folder
@@ -193,17 +194,17 @@ def test_one_failure_is_marked_and_the_rest_is_run(
     assert done.stderr == "", "no bar and no noise where nobody watches"
     assert [line[0] for line in done.stdout.splitlines()[:4]] == list("✗✗✓✓")
     assert done.stdout.splitlines()[-1].startswith("2 passed, 2 failed: ")
-    raises, dies, yes, longer = read_report(folder).runs
+    raises, dies, one, longer = read_report(folder).runs
     assert (raises.status, raises.reason) == ("failed", "KeyError: '<b>key</b>'")
     assert raises.failure and raises.failure.cell.number == 1
     assert raises.failure.cell.heading == "3. Worse"
     assert "{}['<b>key</b>']" in raises.failure.traceback and "\x1b" not in raises.failure.traceback
     assert dies.status == "failed" and "kernel died" in dies.reason
     assert dies.failure and "os.kill" in dies.failure.source
-    assert (yes.status, longer.status) == ("passed", "passed"), "its error is part of the lesson"
-    assert [r.values for r in yes.records] == [{"word": "yes", "letters": 3, "size": 3}]
+    assert (one.status, longer.status) == ("passed", "passed"), "its error is part of the lesson"
+    assert [r.values for r in one.records] == [{"word": "one", "letters": 3, "size": 3}]
     assert longer.records[0].values["letters"] == 6
-    assert all(run.seconds and run.cells for run in (raises, yes, longer))
+    assert all(run.seconds and run.cells for run in (raises, one, longer))
 
 
 class Loaded(HTMLParser):
@@ -251,9 +252,9 @@ def test_pages_show_what_happened(broken: tuple[subprocess.CompletedProcess[str]
     page = (folder / "lessons" / "12_raises.html").read_text(encoding="utf-8")
     anchor = re.search(r'lessons/12_raises\.html#(cell-id=[^"]+)', index)
     assert anchor and f'id="{anchor[1]}"' in page
-    good = (folder / "lessons" / "10_good--WORD-yes.html").read_text(encoding="utf-8")
+    good = (folder / "lessons" / "10_good--WORD-one.html").read_text(encoding="utf-8")
     assert "ZeroDivisionError" in good and "An Exception was encountered" not in good
-    assert '<a href="10_good--WORD-yes.html">next</a>' in good, "links lead to pages of the report"
+    assert '<a href="10_good--WORD-one.html">next</a>' in good, "links lead to pages of the report"
     assert "99_none" not in good
 
 
