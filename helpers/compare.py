@@ -61,7 +61,8 @@ def compare(
         prompts: what to go on from; one sample text is kept for each.
         heldout: text for the bits per byte; None takes the course's own, "" leaves it out.
         timeout_s: the most seconds for one model.
-        memory_limit_mb: the most private memory (MB) for one model; Linux only.
+        memory_limit_mb: the most memory (MB) for one model beyond what Python, torch and
+            transformers take; Linux only.
         progress: show a bar.
 
     Returns:

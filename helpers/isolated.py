@@ -25,6 +25,7 @@ import sys
 import textwrap
 import traceback
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 from helpers.environment import ROOT
@@ -55,7 +56,8 @@ def run_isolated(
         function: of a module, or defined in a notebook; the latter must import inside
             itself what it uses, because only its source travels.
         timeout_s: seconds until the process is killed.
-        memory_limit_mb: the most private memory (MB) the process may ask for; Linux only.
+        memory_limit_mb: the most memory (MB) that the process may take beyond what
+            Python, torch and transformers take; Linux only.
         **arguments: anything that JSON can hold.
 
     Returns:
@@ -114,14 +116,36 @@ def _answer(child: subprocess.CompletedProcess[str]) -> Any:
     return answer["result"]
 
 
-def _limit_memory(megabytes: float) -> None:
-    """Refuse this process more private memory than that; pages of mapped files do not count."""
+def limit_memory(more_mb: float) -> None:
+    """From now on, give this process at most so much more private memory (Linux only).
+
+    Allocations beyond it fail as on a machine whose memory is used up. Pages of mapped
+    files do not count. There is no way back: call it in a process of its own.
+
+    Args:
+        more_mb: MB (10⁶ bytes) above what the process has now.
+
+    Raises:
+        ParameterError: not above 0, or another system than Linux.
+    """
+    if more_mb <= 0:
+        raise ParameterError("more_mb", more_mb, "above 0 MB")
     if not sys.platform.startswith("linux"):
-        raise ParameterError("memory_limit_mb", megabytes, "left out: only Linux can set it")
+        raise ParameterError("more_mb", more_mb, "left out: only Linux can limit memory so")
     import resource
 
-    limit = int(megabytes * 1e6)
+    status = Path("/proc/self/status").read_text(encoding="utf-8")
+    now = int(status.split("VmData:")[1].split()[0]) * 1024
+    limit = now + int(more_mb * 1e6)
     resource.setrlimit(resource.RLIMIT_DATA, (limit, limit))
+
+
+def _start_libraries() -> None:
+    """Import the model libraries and start torch's threads, so that a limit is for the model."""
+    import torch
+    from transformers import AutoModelForCausalLM, AutoTokenizer, pipeline  # noqa: F401
+
+    torch.mm(torch.ones(300, 300), torch.ones(300, 300))
 
 
 def _main() -> None:
@@ -134,7 +158,8 @@ def _main() -> None:
     os.dup2(2, 1)
     try:
         if job["memory_limit_mb"] is not None:
-            _limit_memory(job["memory_limit_mb"])
+            _start_libraries()
+            limit_memory(job["memory_limit_mb"])
         if "source" in job:
             namespace: dict[str, Any] = {}
             exec(job["source"], namespace)  # the caller's own function, sent as text

@@ -254,6 +254,22 @@ def estimate(
     )
 
 
+def stored_format(model: str | Path) -> str:
+    """The number format of a model's file: "fp32", or "fp16" for the 16-bit formats.
+
+    Args:
+        model: a shipped model, a folder or a hub id.
+
+    Raises:
+        ParameterError, HubUnreachableError: as `helpers.models.locate`.
+    """
+    from helpers.models import locate
+
+    facts = json.loads((locate(str(model)) / "config.json").read_text(encoding="utf-8"))
+    dtype = facts.get("dtype") or facts.get("torch_dtype")
+    return "fp16" if dtype in ("float16", "bfloat16") else "fp32"
+
+
 def sizes(models: list[str], prompt_tokens: int = 512, new_tokens: int = 512) -> pd.DataFrame:
     """A table of models by number formats: GB (10⁹ bytes) for one sequence, no framework.
 

@@ -59,17 +59,6 @@ class Lab:
     url: str
     token: str
 
-    def api(self, path: str, body: dict[str, Any] | None = None, method: str = "GET") -> Any:
-        """One call of the server's own API."""
-        request = urllib.request.Request(
-            f"{self.url}/api/{path}",
-            data=None if body is None else json.dumps(body).encode(),
-            headers={"Authorization": f"token {self.token}", "Content-Type": "application/json"},
-            method=method,
-        )
-        with urllib.request.urlopen(request, timeout=30) as reply:
-            return json.loads(reply.read() or "null")
-
 
 def forget_outputs(path: Path) -> None:
     """Take the stored outputs out: what is there afterwards, the browser has run."""
@@ -111,7 +100,7 @@ def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
         deadline = time.monotonic() + 90
         while True:
             try:
-                started.api("status")
+                urllib.request.urlopen(f"{started.url}/api?token={token}", timeout=5).close()
                 break
             except OSError:
                 if server.poll() is not None or time.monotonic() > deadline:
@@ -154,32 +143,29 @@ def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def open_and_run(lab: Lab, page: Any, name: str) -> None:
     """Open a lesson and run all its cells to the end.
 
-    The kernel is started first: *Run All* before it is ready is lost.
+    The kernel must be ready first: *Run All* is lost before.
     """
-    path = f"notebooks/{name}.ipynb"
-    body = {"path": path, "name": name, "type": "notebook", "kernel": {"name": "python3"}}
-    session = lab.api("sessions", body, "POST")
-    page.goto(f"{lab.url}/lab/workspaces/{name}/tree/{path}?token={lab.token}")
+    page.goto(f"{lab.url}/lab/workspaces/{name}/tree/notebooks/{name}.ipynb?token={lab.token}")
     page.wait_for_selector(".jp-Notebook .jp-Cell", timeout=90_000)
-    page.wait_for_selector('.jp-Notebook-ExecutionIndicator[data-status="idle"]', timeout=90_000)
+    page.wait_for_function(READY, timeout=90_000)
     page.click('.lm-MenuBar-itemLabel:text-is("Run")')
     page.click(RUN_ALL)
-    deadline = time.monotonic() + LESSON_SECONDS
-    while True:  # the kernel must have worked, and be done
-        kernel = lab.api(f"kernels/{session['kernel']['id']}")
-        done = page.evaluate(PROMPTS)
-        if kernel["execution_state"] == "idle" and done["last"] and not done["waiting"]:
-            return
-        assert time.monotonic() < deadline, f"{name} was not done in {LESSON_SECONDS} s: {done}"
-        page.wait_for_timeout(500)
+    page.wait_for_function(DONE, timeout=LESSON_SECONDS * 1000, polling=500)
 
 
+READY = """() => {
+  document.querySelector('.jp-Dialog .jp-mod-accept')?.click();  // "Select Kernel": the one offered
+  const context = window.jupyterapp.shell.currentWidget?.sessionContext;
+  return context?.isReady && context.session?.kernel?.status === 'idle'
+    && !document.querySelector('.jp-Dialog');
+}"""
 # JupyterLab draws only the cells in view, so the notebook's model is asked.
-PROMPTS = """() => {
-  const cells = [...window.jupyterapp.shell.currentWidget.content.widgets]
-    .map(w => w.model).filter(m => m.type === 'code' && m.sharedModel.source.trim());
-  return {waiting: cells.filter(m => m.executionState === 'running').length,
-          last: cells.at(-1).executionCount !== null};
+# Its outputs were taken out, so every number of an execution is the browser's.
+DONE = """() => {
+  const {content, sessionContext} = window.jupyterapp.shell.currentWidget;
+  return sessionContext.session.kernel.status === 'idle' && content.widgets.map(w => w.model)
+    .filter(m => m.type === 'code' && m.sharedModel.source.trim())
+    .every(m => m.executionCount !== null);
 }"""
 SHOW_EXPLORER = """() => {
   const notebook = window.jupyterapp.shell.currentWidget.content;

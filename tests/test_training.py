@@ -82,3 +82,18 @@ def test_documents_are_single_pairs(corpus: Path) -> None:
     documents = read_documents(page)
     assert [d.count("Q:") for d in documents] == [1, 1]
     assert weight(documents[0]) > weight("A long history of a small town in the mountains. " * 5)
+
+
+def test_a_grown_model_computes_the_same() -> None:
+    from training.grow import grow
+    from training.train import Shape, new_model
+
+    torch.manual_seed(0)
+    small = new_model(Shape(width=32, layers=2, heads=2), end=0).eval()
+    large = new_model(Shape(width=64, layers=3, heads=4), end=0).eval()
+    ids = torch.randint(0, 8192, (2, 20))
+    with torch.inference_mode():
+        expected = small(input_ids=ids).logits
+        assert not torch.allclose(large(input_ids=ids).logits, expected, atol=1e-3)
+        large.load_state_dict(grow(small.state_dict(), large.state_dict()))
+        torch.testing.assert_close(large(input_ids=ids).logits, expected, atol=1e-4, rtol=1e-4)

@@ -43,7 +43,7 @@ class Shape:
 SHAPES = {
     "course-gpt-1m": Shape(width=96, layers=4, heads=2),
     "course-gpt-4m": Shape(width=256, layers=3, heads=4),
-    "course-gpt-16m": Shape(width=384, layers=7, heads=6),
+    "course-gpt-16m": Shape(width=512, layers=4, heads=8),
 }
 
 
