@@ -68,6 +68,7 @@ def export(args: argparse.Namespace) -> None:
         "licence": LICENCE,
         "training_tokens": state["tokens"],
         "training_minutes": round(state["seconds"] / 60, 1),
+        **({"grown_from": args.grown_from} if args.grown_from else {}),
         "machine": args.machine,
         "validation_bits_per_byte": round(bits_per_byte(model, tokenizer, text), 3),
         "heldout_bits_per_byte": round(
@@ -116,6 +117,10 @@ def samples(generator: TextGenerator) -> str:
 def card(facts: dict, generator: TextGenerator, sources: Path) -> str:
     """The model card: front matter of the hub's form, then what a reader should know."""
     tokens = facts["training_tokens"] / 1e6
+    source = facts.get("grown_from")
+    start = (
+        f", after those of {source}, from which it was grown (`training/grow.py`)" if source else ""
+    )
     return f"""---
 license: cc-by-sa-4.0
 language: en
@@ -140,7 +145,7 @@ or harm, and it follows no instructions. English only.
 
 | | |
 | --- | --- |
-| tokens seen | {tokens:.1f} million |
+| tokens seen | {tokens:.1f} million{start} |
 | time | {facts["training_minutes"]} minutes |
 | machine | {facts["machine"]} |
 | recipe | Muon (hidden matrices) and AdamW (the rest), bf16 autocast, constant rate, then linear decay; see `training/` |
@@ -186,6 +191,7 @@ def main() -> None:
     p.add_argument("--work", type=Path, default=Path("training/work"))
     p.add_argument("--validation", type=Path, required=True, help="held-out text")
     p.add_argument("--sources", type=Path, required=True, help="Markdown table of the sources")
+    p.add_argument("--grown-from", choices=SHAPES, help="the model that training/grow.py doubled")
     p.add_argument("--machine", required=True, help="what it was trained on, in words")
     export(p.parse_args())
 
