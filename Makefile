@@ -6,11 +6,11 @@ PY := .venv/bin/python
 MODEL ?= course-gpt-4m
 export PYTHON TORCH PORT BROWSER
 
-.PHONY: help setup ready lab test soak outputs report check lint train pins clean
+.PHONY: help setup ready lab test soak outputs report check lint serve load-test train pins clean
 
 help: ## list these targets
 	@echo "LLM Basics: make TARGET, where TARGET is one of"
-	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  %-9s %s\n", $$1, $$2}' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  %-9s %s\n", $$1, $$2}' Makefile
 
 setup: ## make the environment in .venv (PYTHON=python3.12 TORCH=cpu|cuda choose)
 	@$(if $(ANY_PYTHON),,echo "Python is missing: install Python 3.11 to 3.13 first." >&2; exit 1;) \
@@ -43,6 +43,13 @@ lint: ready ## check style, types and links
 	@$(PY) -m ruff format --check .
 	@$(PY) -m mypy helpers
 	@$(PY) tools/links.py --check
+
+serve: ready ## start the LLM service (MODEL_NAME=gpt2 PORT=5001 choose; .env.example has all)
+	@$(PY) -m helpers.serving
+
+load-test: ready ## load a running server (URL=http://127.0.0.1:5000 ARGS="--clients 8")
+	@$(if $(URL),,echo "Name a server: make load-test URL=http://127.0.0.1:5000" >&2; exit 2;) \
+	$(PY) -m helpers.serving.load_test "$(URL)" $(ARGS)
 
 train: ready ## train a course model (CORPUS=text.txt MODEL=course-gpt-4m)
 	@$(if $(CORPUS),,echo "Name a text file: make train CORPUS=text.txt MODEL=$(MODEL)" >&2; exit 2;) \

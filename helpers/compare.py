@@ -67,7 +67,8 @@ def compare(
 
     Returns:
         one row a model: model, status ("ok", or "error", "out of memory", "killed",
-        "timeout"), reason, device, parameters_m (millions), load_s, warm_up_s (the first
+        "timeout"), reason, device, parameters_m (millions), load_s (without the
+        libraries' import), warm_up_s (the first
         call), peak_mb (of the process, after the generations), gpu_peak_mb, ttft_ms and
         tokens_per_s (medians) with their lowest and highest, bits_per_byte, texts.
 
@@ -137,10 +138,12 @@ def measure(
     import torch
 
     from helpers.generator import load
+    from helpers.isolated import start_libraries
     from helpers.models import models_folder
     from helpers.monitor import get_peak_memory
     from helpers.quality import bits_per_byte
 
+    start_libraries()  # not the model's time
     began = time.perf_counter()
     generator = load(model, device)
     load_s = time.perf_counter() - began

@@ -140,8 +140,8 @@ def limit_memory(more_mb: float) -> None:
     resource.setrlimit(resource.RLIMIT_DATA, (limit, limit))
 
 
-def _start_libraries() -> None:
-    """Import the model libraries and start torch's threads, so that a limit is for the model."""
+def start_libraries() -> None:
+    """Import the model libraries and start torch's threads, so that a model's cost is its own."""
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer, pipeline  # noqa: F401
 
@@ -158,7 +158,7 @@ def _main() -> None:
     os.dup2(2, 1)
     try:
         if job["memory_limit_mb"] is not None:
-            _start_libraries()
+            start_libraries()
             limit_memory(job["memory_limit_mb"])
         if "source" in job:
             namespace: dict[str, Any] = {}

@@ -447,7 +447,7 @@ def stacked_bars(
         points: a value for each bar, drawn as a mark (a measurement, say); its name is
             the legend's.
     """
-    figure, (axes,) = new_figure(height=1.1 + 0.45 * len(table))
+    figure, (axes,) = new_figure(height=1.4 + 0.45 * len(table))
     rows = list(range(len(table)))
     left = [0.0] * len(table)
     for part in table.columns:
@@ -460,7 +460,7 @@ def stacked_bars(
     axes.set_xlabel(x_label)
     axes.grid(True, axis="x")
     axes.grid(False, axis="y")
-    axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.28 - 0.3 / len(table)), ncols=5)
+    figure.legend(loc="outside lower center", ncols=5)
     return show(figure, alt)
 
 
@@ -494,6 +494,7 @@ def frontier(table: pd.DataFrame, alt: str) -> HTML:
         alt: what the figure shows.
     """
     figure, (axes,) = new_figure(height=4.0)
+    fastest = float(table["tokens_high"].max())
     for n, row in enumerate(table.to_dict("records")):
         colour = COLOURS[n % len(COLOURS)]
         spread = [
@@ -505,11 +506,12 @@ def frontier(table: pd.DataFrame, alt: str) -> HTML:
         axes.scatter(*at, s=row["peak_mb"], color=colour, alpha=0.75, zorder=3)
         axes.annotate(
             f"{row['model']}\n{row['peak_mb']:.0f} MB", at, xytext=(0, 18),
-            textcoords="offset points", ha="center", fontsize=9,
+            textcoords="offset points", fontsize=9,
+            ha="left" if at[0] < 0.2 * fastest else "center",
         )  # fmt: skip
     axes.set_xlabel("speed (tokens/s), whiskers: slowest and fastest run")
     axes.set_ylabel("held-out bits per byte (lower is better)")
-    axes.set_xlim(0, 1.15 * float(table["tokens_high"].max()))
+    axes.set_xlim(0, 1.15 * fastest)
     axes.margins(y=0.35)
     axes.invert_yaxis()  # better is up
     return show(figure, alt)

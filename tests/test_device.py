@@ -57,8 +57,9 @@ def test_apple_gpu() -> None:
 
 
 @pytest.mark.parametrize(
-    "device", ["gpu", "cuda:", "cuda:-1", "cuda:x", "cuda:1.5", -2, 1.5, True, False, "cpu:0", [], "tpu"]
-)  # fmt: skip
+    "device",
+    ["gpu", "cuda:", "cuda:-1", "cuda:x", "cuda:1.5", "cpu:0", "tpu", -2, 1.5, True, False, []],
+)
 def test_nonsense(device: Any) -> None:
     with pytest.raises(ParameterError, match="auto, cpu, cuda.* -1 for the CPU") as caught:
         resolve_device(device)

@@ -105,6 +105,7 @@ def test_live_activations_are_the_tensors_that_torch_holds(generator):
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1800)  # thirteen fresh processes
 @pytest.mark.skipif(not hasattr(__import__("os"), "fork"), reason="peaks differ on Windows")
 def test_predicted_peaks_lie_within_15_per_cent_of_measured_ones():
     framework = memory.framework_mb()

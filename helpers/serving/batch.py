@@ -1,0 +1,157 @@
+"""The running batch: rows of different lengths over one key-value cache. (Lesson 09.)
+
+Rows are padded on the left, so that the newest token of every row lies in the last
+column and one forward pass adds one column for all:
+
+    row 0   .  .  .  a  b  c        . is padding, hidden by the attention mask
+    row 1   d  e  f  g  h  i
+    row 2   .  .  .  .  .  j
+"""
+
+from __future__ import annotations
+
+import inspect
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+from torch.nn.functional import pad
+from transformers.cache_utils import DynamicCache, DynamicLayer
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+    from helpers.serving.jobs import Sequence
+
+
+class Batch:
+    """Rows that go through the model together.
+
+    A new batch holds the whole prompts of its rows and feeds them chunk by chunk; when
+    it is filled it `join`s the running one, which then decodes column by column.
+
+    Attributes:
+        rows: the sequences, one a row.
+        mask: (rows, width) of 0 and 1; 0 is padding.
+        cache: transformers' own, its keys and values (rows, heads, width, head size).
+    """
+
+    def __init__(self, model: PreTrainedModel, rows: list[Sequence], context: int) -> None:
+        self.model, self.rows, self.context = model, rows, context
+        self._extra = inspect.signature(model.forward).parameters
+        width = max((len(row.ids) for row in rows), default=0)
+        padded = [[0] * (width - len(row.ids)) + row.ids for row in rows]
+        mask = [[0] * (width - len(row.ids)) + [1] * len(row.ids) for row in rows]
+        shape, device = (len(rows), width), model.device
+        self._prompts = torch.tensor(padded, dtype=torch.long, device=device).reshape(shape)
+        self._prompt_mask = torch.tensor(mask, dtype=torch.long, device=device).reshape(shape)
+        self.mask = self._prompt_mask[:, :0]
+        # Without the model's config every layer keeps all columns, also where the model
+        # looks at a sliding window only: the mask hides the others, and rows can be joined.
+        self.cache = DynamicCache()
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    @property
+    def width(self) -> int:
+        """Columns in the cache, padding included."""
+        return int(self.mask.shape[1])
+
+    @property
+    def filled(self) -> bool:
+        """Whether the whole prompts have been fed."""
+        return self.width >= self._prompt_mask.shape[1]
+
+    def fill(self, columns: int, all_logits: bool = False) -> Tensor:
+        """Feed the next `columns` columns of the prompts; logits as `_forward` gives them."""
+        start, end = self.width, self.width + columns
+        return self._forward(
+            self._prompts[:, start:end], self._prompt_mask[:, start:end], all_logits
+        )
+
+    def step(self) -> Tensor:
+        """Feed the newest token of every row; logits of shape (rows, vocabulary)."""
+        newest = torch.tensor([row.ids[-1:] for row in self.rows], device=self.mask.device)
+        return self._forward(newest, torch.ones_like(newest))
+
+    def _forward(self, tokens: Tensor, mask: Tensor, all_logits: bool = False) -> Tensor:
+        """One pass through the model.
+
+        Returns:
+            logits of the last column (rows, vocabulary), or of every column given
+            (rows, columns, vocabulary).
+        """
+        full = torch.cat([self.mask, mask], dim=1)
+        positions = (full.cumsum(1) - 1)[:, self.width :].clamp(0, self.context - 1)
+        arguments: dict[str, Any] = {"position_ids": positions}
+        if not all_logits:
+            arguments["logits_to_keep"] = 1  # the vocabulary is wide: compute one column
+        try:
+            output = self.model(
+                input_ids=tokens,
+                attention_mask=full,
+                past_key_values=self.cache,
+                use_cache=True,
+                **{name: value for name, value in arguments.items() if name in self._extra},
+            )
+        except Exception:
+            self._crop()
+            raise
+        self.mask = full
+        return output.logits.float() if all_logits else output.logits[:, -1].float()
+
+    def _crop(self) -> None:
+        """After a failed pass, take back the columns that some layers have added."""
+        for layer in self._layers():
+            layer.keys = layer.keys[:, :, : self.width]
+            layer.values = layer.values[:, :, : self.width]
+
+    def _layers(self) -> list[DynamicLayer]:
+        return [layer for layer in self.cache.layers if layer.is_initialized]
+
+    def join(self, other: Batch) -> None:
+        """Take over the rows of another batch, padding the narrower of the two on the left."""
+        if not other.rows:
+            return
+        if not self.rows:
+            self.rows, self.mask, self.cache = other.rows, other.mask, other.cache
+            return
+        width = max(self.width, other.width)
+        mine, theirs = width - self.width, width - other.width
+        joined = []
+        for a, b in zip(self._layers(), other._layers(), strict=True):
+            keys = torch.cat([pad(a.keys, (0, 0, mine, 0)), pad(b.keys, (0, 0, theirs, 0))])
+            values = torch.cat([pad(a.values, (0, 0, mine, 0)), pad(b.values, (0, 0, theirs, 0))])
+            joined.append((keys, values))
+        for a, (keys, values) in zip(self._layers(), joined, strict=True):
+            a.keys, a.values = keys, values
+        self.mask = torch.cat([pad(self.mask, (mine, 0)), pad(other.mask, (theirs, 0))])
+        self.rows = self.rows + other.rows
+
+    def keep(self, indices: list[int]) -> None:
+        """Drop all other rows, and the columns that only they needed."""
+        if len(indices) == len(self.rows):
+            return
+        self.rows = [self.rows[i] for i in indices]
+        if not indices:
+            self.mask, self.cache = self.mask[:0, :0], DynamicCache()
+            return
+        index = torch.tensor(indices, device=self.mask.device)
+        mask = self.mask.index_select(0, index)
+        width = int(mask.sum(1).max())
+        for layer in self._layers():
+            layer.keys = layer.keys.index_select(0, index)[:, :, -width:]
+            layer.values = layer.values.index_select(0, index)[:, :, -width:]
+        self.mask = mask[:, -width:]
+
+
+def check_cache(cache: DynamicCache) -> None:
+    """Refuse models whose memory of the text is not keys and values of every token.
+
+    Raises:
+        TypeError: a state-space or hybrid model; its rows cannot be joined by padding.
+    """
+    kinds = {type(layer).__name__ for layer in cache.layers}
+    if kinds != {"DynamicLayer"}:
+        raise TypeError(f"cache of kind {', '.join(sorted(kinds))}: serving needs plain attention")

@@ -1,0 +1,225 @@
+"""A typed client of this course's API: health, generate, stream, with retries. (Lesson 06.)
+
+with Client("http://127.0.0.1:5000") as client:
+print(client.generate("Machine learning is", max_new_tokens=20).text)
+"""
+
+from __future__ import annotations
+
+import json
+import random
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from types import TracebackType
+from typing import Any
+
+import httpx
+
+RETRY_STATUSES = {429, 503}
+MAX_WAIT_SECONDS = 30.0
+
+
+class APIError(RuntimeError):
+    """The server refused or failed; the message is the server's.
+
+    Attributes:
+        status: HTTP status code.
+        parameter: the parameter that was wrong, if the server named one.
+    """
+
+    def __init__(self, status: int, message: str, parameter: str | None = None) -> None:
+        self.status, self.parameter = status, parameter
+        super().__init__(f"HTTP {status}: {message}")
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What the server wrote.
+
+    Attributes:
+        text: the prompt and the new text.
+        texts: all of them, where several were asked for.
+        seconds: the server's own time for it, waiting in its queue included.
+        parameters: as used, the seed included.
+        metadata: model, device, token counts, time to first token, finish reason.
+    """
+
+    text: str
+    texts: tuple[str, ...]
+    seconds: float
+    parameters: dict[str, Any]
+    metadata: dict[str, Any]
+
+
+@dataclass
+class Pieces:
+    """A streamed text: iterate over its pieces, close it to stop the server early.
+
+    Attributes:
+        metadata: as in `Answer`, once the last piece has come.
+        ttft: time to first token in seconds, as this client saw it; NaN before it.
+    """
+
+    response: httpx.Response
+    started: float
+    metadata: dict[str, Any] = field(default_factory=dict)
+    ttft: float = float("nan")
+
+    def __iter__(self) -> Iterator[str]:
+        try:
+            for name, data in events(self.response):
+                content = json.loads(data)
+                if name == "error":
+                    raise APIError(self.response.status_code, content["error"])
+                if name == "done":
+                    self.metadata = content["metadata"]
+                    return
+                if self.ttft != self.ttft:
+                    self.ttft = time.perf_counter() - self.started
+                yield content["text"]
+            raise APIError(self.response.status_code, "the stream broke off before its end")
+        finally:
+            self.close()
+
+    def close(self) -> None:
+        """Hang up; the server frees the slot at its next step."""
+        self.response.close()
+
+
+class Client:
+    """Calls one server; safe to use from several threads."""
+
+    def __init__(self, url: str, timeout: float = 120, retries: int = 3) -> None:
+        """A client that connects when it is first used.
+
+        Args:
+            url: the server's address, such as http://127.0.0.1:5000.
+            timeout: seconds to wait for an answer.
+            retries: how often a request that meets a full queue is sent again.
+        """
+        self.retries = retries
+        self._http = httpx.Client(base_url=url, timeout=timeout)
+
+    def __enter__(self) -> Client:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the connections."""
+        self._http.close()
+
+    def health(self) -> dict[str, Any]:
+        """The server's /health, healthy or not."""
+        return dict(self._http.get("/health").json())
+
+    def info(self) -> dict[str, Any]:
+        """The server's /info."""
+        return dict(self._send("GET", "/info").json())
+
+    def wait_until_ready(self, timeout: float = 120) -> dict[str, Any]:
+        """Ask /health until it is healthy; returns it.
+
+        Raises:
+            TimeoutError: not within `timeout` seconds.
+        """
+        end, last = time.monotonic() + timeout, "no answer"
+        while time.monotonic() < end:
+            try:
+                health = self.health()
+                if health["status"] == "healthy":
+                    return health
+                last = health["error"]
+            except httpx.TransportError as error:
+                last = str(error)
+            time.sleep(0.1)
+        raise TimeoutError(f"the server was not ready within {timeout:g} s: {last}")
+
+    def generate(self, prompt: str, **parameters: Any) -> Answer:
+        """Go on from a prompt.
+
+        Args:
+            prompt: the text to go on from.
+            **parameters: any field of `GenerationSettings`.
+
+        Raises:
+            APIError: refused (status 400 names the parameter) or failed.
+        """
+        answer = self._send("POST", "/generate", {"prompt": prompt} | parameters).json()
+        return Answer(
+            text=answer["generated_text"],
+            texts=tuple(answer["generated_texts"]),
+            seconds=answer["inference_time_seconds"],
+            parameters=answer["parameters"],
+            metadata=answer["metadata"],
+        )
+
+    def stream(self, prompt: str, **parameters: Any) -> Pieces:
+        """The same, piece by piece.
+
+        Raises:
+            APIError: as `generate`.
+        """
+        started = time.perf_counter()
+        body = {"prompt": prompt} | parameters
+        return Pieces(self._send("POST", "/stream", body, stream=True), started)
+
+    def _send(
+        self, method: str, path: str, body: dict[str, Any] | None = None, stream: bool = False
+    ) -> httpx.Response:
+        headers = {"Accept": "text/event-stream"} if stream else {}
+        request = self._http.build_request(method, path, json=body, headers=headers)
+        for attempt in range(self.retries + 1):
+            response = self._http.send(request, stream=stream)
+            if response.status_code not in RETRY_STATUSES or attempt == self.retries:
+                break
+            response.read()
+            time.sleep(wait_seconds(response, attempt))
+        if response.is_error:
+            response.read()
+            raise api_error(response)
+        return response
+
+
+def wait_seconds(response: httpx.Response, attempt: int) -> float:
+    """How long to wait before the next try: Retry-After, else 1, 2, 4 … seconds.
+
+    A random part keeps clients that were refused together from coming back together.
+    """
+    try:
+        seconds = float(response.headers.get("Retry-After", ""))
+    except ValueError:  # missing, or a date, which this course's server never sends
+        seconds = 2.0**attempt
+    return min(seconds, MAX_WAIT_SECONDS) * random.uniform(1.0, 1.25)
+
+
+def api_error(response: httpx.Response) -> APIError:
+    """The error that a response describes, in this API's form, OpenAI's or none."""
+    try:
+        body = response.json()
+        error = body["error"]
+    except (ValueError, KeyError, TypeError):
+        return APIError(response.status_code, response.text[:200])
+    if isinstance(error, dict):
+        return APIError(response.status_code, str(error.get("message")), error.get("param"))
+    return APIError(response.status_code, str(error), body.get("parameter"))
+
+
+def events(response: httpx.Response) -> Iterator[tuple[str, str]]:
+    """The server-sent events of a response: (name, data)."""
+    name, data = "", []
+    for line in response.iter_lines():
+        if line.startswith("event:"):
+            name = line[6:].strip()
+        elif line.startswith("data:"):
+            data.append(line[5:].removeprefix(" "))
+        elif not line and data:
+            yield name, "\n".join(data)
+            name, data = "", []

@@ -1,0 +1,205 @@
+"""The playground page in a real browser."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+
+import pytest
+from playwright.sync_api import Browser, ConsoleMessage, Page, expect, sync_playwright
+
+from helpers.serving.process import ServerProcess
+
+pytestmark = pytest.mark.browser
+
+
+@pytest.fixture(scope="module")
+def browser(require_tool: Callable[..., str]) -> Iterator[Browser]:
+    path = require_tool("chromium", "chromium-browser", "google-chrome")
+    with sync_playwright() as playwright:
+        # Without a sandbox of its own: inside containers the kernel refuses it.
+        browser = playwright.chromium.launch(executable_path=path, args=["--no-sandbox"])
+        yield browser
+        browser.close()
+
+
+def broken(message: ConsoleMessage) -> bool:
+    """Whether the page itself failed; a 400 answer is noted by the browser in any case."""
+    return (
+        message.type == "error" and "the server responded with a status of 400" not in message.text
+    )
+
+
+@pytest.fixture
+def page(browser: Browser, server: ServerProcess) -> Iterator[Page]:
+    context = browser.new_context(viewport={"width": 1280, "height": 900})
+    page = context.new_page()
+    problems: list[str] = []
+    page.on("pageerror", lambda error: problems.append(str(error)))
+    page.on("console", lambda m: problems.append(m.text) if broken(m) else None)
+    page.on("request", lambda r: r.url.startswith((server.url, "data:")) or problems.append(r.url))
+    page.goto(server.url + "/")
+    expect(page.locator("#generate")).to_be_enabled()
+    yield page
+    assert problems == []
+    context.close()
+
+
+def slide(page: Page, name: str, value: str) -> None:
+    page.locator(f"#p-{name}").fill(value)
+
+
+def done(page: Page) -> None:
+    expect(page.locator("#m-reason")).not_to_have_text("–", timeout=60_000)
+
+
+def test_a_text_appears_with_its_figures(page: Page) -> None:
+    expect(page.locator("#server")).to_contain_text("course-gpt-1m on CPU")
+    page.locator("#prompt").fill("The network")
+    page.locator("#generate").click()
+    done(page)
+    expect(page.locator("#output .given")).to_have_text("The network")
+    assert page.locator("#output .made").inner_text().strip()
+    expect(page.locator("#m-ttft")).to_contain_text("s")
+    expect(page.locator("#m-tokens")).to_contain_text("+")
+    assert int(page.locator("#m-speed").inner_text()) > 0
+
+
+def test_every_parameter_reaches_the_server(page: Page) -> None:
+    values = {
+        "max_new_tokens": "12",
+        "temperature": "1.2",
+        "top_k": "30",
+        "top_p": "0.8",
+        "repetition_penalty": "1.25",
+        "no_repeat_ngram_size": "3",
+        "seed": "5",
+        "stop": "zz | qq",
+    }
+    for name, value in values.items():
+        slide(page, name, value)
+    with page.expect_request("**/stream") as sent:
+        page.locator("#generate").click()
+    body = sent.value.post_data_json
+    assert body.pop("stop") == ["zz", "qq"]
+    assert body.pop("prompt") == "Machine learning is"
+    assert body == {n: float(v) for n, v in values.items() if n != "stop"}
+    done(page)
+    first = page.locator("#output").inner_text()
+    page.locator("#generate").click()
+    done(page)
+    assert page.locator("#output").inner_text() == first, "same seed, same text"
+    page.locator("#reset").click()
+    expect(page.locator("#p-temperature")).to_have_value("0.7")
+    slide(page, "max_length", "20")
+    slide(page, "num_return_sequences", "3")
+    with page.expect_request("**/generate") as sent:
+        page.locator("#generate").click()
+    assert sent.value.post_data_json["max_length"] == 20
+    assert "max_new_tokens" not in sent.value.post_data_json
+    done(page)
+    expect(page.locator("#output .made")).to_have_count(3)
+
+
+def test_stop_button_and_keys(page: Page) -> None:
+    slide(page, "max_new_tokens", "190")
+    page.locator("#prompt").focus()
+    for stop in (lambda: page.locator("#stop").click(), lambda: page.keyboard.press("Escape")):
+        page.locator("#prompt").press("Control+Enter")
+        try:
+            expect(page.locator("#stop")).to_be_enabled(timeout=2000)
+            stop()
+        except AssertionError:  # a fast machine is through already
+            pass
+        expect(page.locator("#generate")).to_be_enabled(timeout=30_000)
+    done(page)
+
+
+def test_keyboard_reaches_everything(page: Page) -> None:
+    reached = set()
+    page.locator("#prompt").focus()
+    for _ in range(30):
+        page.keyboard.press("Tab")
+        reached.add(page.evaluate("document.activeElement.id"))
+    assert {
+        "generate",
+        "copy-text",
+        "p-temperature",
+        "p-seed",
+        "p-stop",
+        "tab-curl",
+        "code",
+    } <= reached
+    page.locator("#tab-curl").focus()
+    page.keyboard.press("ArrowRight")
+    expect(page.locator("#code")).to_contain_text("import httpx")
+    page.locator("#p-temperature").focus()
+    page.keyboard.press("ArrowRight")
+    expect(page.locator("#code")).to_contain_text('"temperature": 0.75')
+
+
+def test_errors_are_shown(page: Page) -> None:
+    page.locator("#prompt").fill("  ")
+    with page.expect_response("**/stream"):
+        page.locator("#generate").click()
+    expect(page.locator("#error")).to_contain_text("not blank")
+
+
+def test_the_snippets_run(page: Page, tmp_path) -> None:
+    page.locator("#prompt").fill('It\'s a "test"')
+    slide(page, "seed", "3")
+    slide(page, "max_new_tokens", "5")
+    curl = subprocess.run(["bash", "-c", page.locator("#code").inner_text()], capture_output=True)
+    assert b'"success":true' in curl.stdout
+    for tab in ("#tab-python", "#tab-openai"):
+        page.locator(tab).click()
+        script = tmp_path / "snippet.py"
+        script.write_text(page.locator("#code").inner_text(), encoding="utf-8")
+        ended = subprocess.run([sys.executable, str(script)], capture_output=True, text=True)
+        assert ended.returncode == 0, ended.stderr
+        assert ended.stdout.strip()
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("width", [1280, 800, 390])
+def test_it_fits_every_width(
+    browser: Browser, server: ServerProcess, width: int, scheme: str
+) -> None:
+    context = browser.new_context(
+        viewport={"width": width, "height": 844},
+        color_scheme=scheme,  # type: ignore[arg-type]
+    )
+    page = context.new_page()
+    page.goto(server.url + "/")
+    expect(page.locator("#p-temperature")).to_be_visible()
+    assert page.evaluate("document.documentElement.scrollWidth") <= width
+    colours = page.evaluate(
+        "[getComputedStyle(document.body).backgroundColor, getComputedStyle(document.body).color]"
+    )
+    lightness = [sum(map(int, c[4:-1].split(","))) for c in colours]
+    assert (lightness[0] > lightness[1]) == (scheme == "light")
+    context.close()
+
+
+def test_it_works_below_a_proxys_prefix(browser: Browser, server: ServerProcess) -> None:
+    """Every request stays below the prefix, as jupyter-server-proxy needs it."""
+    context = browser.new_context()
+    page = context.new_page()
+    paths = []
+
+    def forward(route, request) -> None:
+        path = request.url.split("/", 3)[3]
+        paths.append(path)
+        assert path.startswith("user/proxy/5000/"), path
+        inner = server.url + "/" + path.removeprefix("user/proxy/5000/")
+        route.fulfill(response=route.fetch(url=inner))
+
+    page.route("**/*", forward)
+    page.goto("http://proxy.invalid/user/proxy/5000/")
+    expect(page.locator("#generate")).to_be_enabled()
+    page.locator("#generate").click()
+    done(page)
+    assert {p.rpartition("/")[2] for p in paths} >= {"health", "info", "stream"}
+    expect(page.locator("#code")).to_contain_text("/user/proxy/5000/generate")
+    context.close()

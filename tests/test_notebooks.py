@@ -1,0 +1,316 @@
+"""Every lesson: its frame, its stored outputs compared strictly, and a run with other values.
+
+nbval runs a lesson as it is stored; papermill runs it with another model, seed and length,
+and what the lesson records must follow them.
+"""
+
+from __future__ import annotations
+
+import ast
+import html
+import os
+import re
+import subprocess
+import sys
+import time
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import nbformat
+import papermill
+import psutil
+import pytest
+from nbformat import NotebookNode
+
+from helpers.records import RECORD_TYPE
+
+ROOT = Path(__file__).resolve().parent.parent
+NOTEBOOKS = sorted((ROOT / "notebooks").glob("[0-9][0-9]_*.ipynb"))
+SANITIZE = ROOT / "tests" / "nbval_sanitize.cfg"
+START = "00_start_here.ipynb"
+CELL_SECONDS = 300
+MOST_MEMORY = 2**30  # bytes that a lesson's kernel may hold
+PARAMETERS = {"MODEL_NAME": "model", "SEED": "seed", "MAX_NEW_TOKENS": "new_tokens"}  # recorded as
+OTHER_MODEL, OTHER_SEED = "course-gpt-1m", 11
+each_lesson = pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda p: p.stem)
+
+
+def read(path: Path) -> NotebookNode:
+    return nbformat.read(path, as_version=4)
+
+
+def code_cells(notebook: NotebookNode) -> list[NotebookNode]:
+    return [c for c in notebook.cells if c.cell_type == "code" and c.source.strip()]
+
+
+def tags(cell: NotebookNode) -> list[str]:
+    return list(cell.metadata.get("tags", []))
+
+
+def outputs(notebook: NotebookNode) -> Iterator[tuple[NotebookNode, NotebookNode]]:
+    for cell in code_cells(notebook):
+        for output in cell.outputs:
+            yield cell, output
+
+
+def texts(output: NotebookNode) -> dict[str, str]:
+    """Everything that can be read in an output, without the pixels of pictures."""
+    found = {k: str(v) for k, v in output.get("data", {}).items() if not k.startswith("image/")}
+    found["stream"] = output.get("text", "")
+    found["traceback"] = "\n".join(output.get("traceback", []))
+    return {k: re.sub(r"base64,[A-Za-z0-9+/=]+", "base64,", v) for k, v in found.items()}
+
+
+def parameters_cell(notebook: NotebookNode) -> NotebookNode:
+    (cell,) = [c for c in code_cells(notebook) if "parameters" in tags(c)]
+    return cell
+
+
+def defaults(notebook: NotebookNode) -> dict[str, Any]:
+    """The parameters' values as the lesson stores them."""
+    found = {}
+    for statement in ast.parse(parameters_cell(notebook).source).body:
+        assert isinstance(statement, ast.Assign), "the parameters cell holds only assignments"
+        (target,) = statement.targets
+        assert isinstance(target, ast.Name)
+        found[target.id] = ast.literal_eval(statement.value)
+    return found
+
+
+def recorded(notebook: NotebookNode) -> dict[str, Any]:
+    """Every value that the lesson recorded."""
+    values: dict[str, Any] = {}
+    for _, output in outputs(notebook):
+        values |= output.get("data", {}).get(RECORD_TYPE, {})
+    return values
+
+
+def others(notebook: NotebookNode) -> dict[str, Any]:
+    """The values that papermill puts in place of a lesson's own."""
+    length = max(
+        2, min(defaults(notebook)["MAX_NEW_TOKENS"], recorded(notebook)["new_tokens"]) // 2
+    )
+    return {"MODEL_NAME": OTHER_MODEL, "SEED": OTHER_SEED, "MAX_NEW_TOKENS": length}
+
+
+def ignored(values: dict[str, Any], injected: dict[str, Any]) -> set[str]:
+    """The parameters that recorded values do not follow; a text may end before its length."""
+    wrong = {
+        name
+        for name in ("MODEL_NAME", "SEED")
+        if values.get(PARAMETERS[name]) != injected[name]
+    }  # fmt: skip
+    if not 0 < values.get("new_tokens", 0) <= injected["MAX_NEW_TOKENS"]:
+        wrong.add("MAX_NEW_TOKENS")
+    return wrong
+
+
+def peak_memory(process: psutil.Process) -> int:
+    """The most bytes a process held so far; elsewhere than on Linux, what it holds now."""
+    try:
+        status = Path(f"/proc/{process.pid}/status").read_text()
+        return int(re.search(r"VmHWM:\s*(\d+)", status)[1]) * 1024  # type: ignore[index]
+    except (OSError, TypeError):
+        return process.memory_info().rss
+
+
+# --- the course as a whole
+
+
+def test_there_are_lessons() -> None:
+    assert NOTEBOOKS and NOTEBOOKS[0].name == START
+    numbers = [int(p.name[:2]) for p in NOTEBOOKS]
+    assert numbers == list(range(len(numbers))), "a number is missing or there twice"
+
+
+def test_few_outputs_are_left_out_of_the_comparison() -> None:
+    cells = [cell for path in NOTEBOOKS for cell in code_cells(read(path))]
+    left_out = [cell for cell in cells if "nbval-ignore-output" in tags(cell)]
+    assert len(left_out) <= 0.15 * len(cells), f"{len(left_out)} of {len(cells)}"
+
+
+# --- what each lesson looks like
+
+
+@each_lesson
+def test_executed_in_order_without_errors(path: Path) -> None:
+    notebook = read(path)
+    nbformat.validate(notebook)
+    assert notebook.metadata.kernelspec.name == "python3"
+    counts = [cell.execution_count for cell in code_cells(notebook)]
+    assert counts == list(range(1, len(counts) + 1))
+    for cell, output in outputs(notebook):
+        if output.output_type == "error":
+            assert "raises-exception" in tags(cell), f"{output.ename}: {output.evalue}"
+    known = {"parameters", "nbval-ignore-output", "raises-exception"}
+    for cell in code_cells(notebook):
+        assert set(tags(cell)) <= known, f"{tags(cell)}: tests know only {known}"
+        assert "NBVAL_" not in cell.source, "use the tag, which does not show"
+
+
+@each_lesson
+def test_size_and_measure(path: Path) -> None:
+    assert path.stat().st_size < 1_000_000
+    notebook = read(path)
+    assert 25 <= len(notebook.cells) <= 40
+    prose = "\n".join(c.source for c in notebook.cells if c.cell_type == "markdown")
+    prose = re.sub(r"\]\([^)]*\)|<[^>]+>|[|#*`_-]+", " ", prose)
+    assert len(prose.split()) <= 1600
+
+
+@each_lesson
+def test_parameters(path: Path) -> None:
+    """Documented, used beyond being recorded, and not overwritten later on."""
+    notebook = read(path)
+    cell = parameters_cell(notebook)
+    names = defaults(notebook)
+    assert set(PARAMETERS) <= set(names)
+    for line in cell.source.splitlines():
+        assert re.search(r"  # \w", line), f"explain {line!r} in a comment"
+    cells = code_cells(notebook)
+    rest = [c.source for c in cells[cells.index(cell) + 1 :]]
+    used: Counter[str] = Counter()
+    for source in rest:
+        plain = "\n".join(line for line in source.splitlines() if not re.match(r"\s*[%!]", line))
+        tree = ast.parse(plain)
+        recording = [
+            node
+            for node in ast.walk(tree)
+            if isinstance(node, ast.Call) and ast.unparse(node.func) == "record"
+        ]
+        only_recorded = {id(n) for call in recording for n in ast.walk(call)}
+        for node in ast.walk(tree):
+            if isinstance(node, ast.Name) and node.id in names and id(node) not in only_recorded:
+                assert isinstance(node.ctx, ast.Load), f"{node.id} is overwritten"
+                used[node.id] += 1
+    assert set(used) == set(names), f"never used: {set(names) - set(used)}"
+
+
+@each_lesson
+def test_pictures_are_described(path: Path) -> None:
+    notebook = read(path)
+    for _, output in outputs(notebook):
+        data = output.get("data", {})
+        for kind in ("image/png", "image/jpeg", "image/svg+xml"):
+            assert kind not in data, "show figures with plots.show(figure, alt=…)"
+    sources = [c.source for c in notebook.cells if c.cell_type == "markdown"]
+    sources += [str(o.get("data", {}).get("text/html", "")) for _, o in outputs(notebook)]
+    for source in sources:
+        for image in re.findall(r"<img\b[^>]*>", source):
+            found = re.search(r"""\balt=("([^"]*)"|'([^']*)')""", image)
+            description = html.unescape((found[2] or found[3] or "") if found else "")
+            assert len(description) >= 20, image[:200]
+        for description in re.findall(r"!\[([^\]]*)\]", source):
+            assert description.strip()
+
+
+@each_lesson
+def test_outputs_name_no_folder_of_a_machine(path: Path) -> None:
+    for cell, output in outputs(read(path)):
+        for kind, text in texts(output).items():
+            found = re.search(r"(/home/|/root/|/tmp/|/work/|/Users/|\b[A-Z]:\\)[^\s\"']*", text)
+            assert found is None, f"{found} in {kind} of {cell.source[:80]!r}"
+
+
+@each_lesson
+def test_navigation(path: Path) -> None:
+    """Previous, contents and next, at the top and at the bottom; badges that open this lesson."""
+    cells = read(path).cells
+    assert cells[0].source.startswith(f"# {path.name[:2]} · ")
+    number = NOTEBOOKS.index(path)
+    wanted = {START} if number else set()
+    wanted |= {p.name for p in NOTEBOOKS[max(0, number - 1) : number + 2]} - {path.name}
+    for cell in (cells[0], cells[-1]):
+        line = cell.source.strip().splitlines()[-1]
+        assert set(re.findall(r"\]\(([^):]+\.ipynb)\)", line)) == wanted
+        assert "contents" in line
+    assert cells[0].source.strip().splitlines()[-1] == cells[-1].source.strip().splitlines()[-1]
+    badges = re.findall(r"\]\((https://[^)]*\.ipynb)\)", cells[0].source)
+    assert len(badges) == 2 and all(url.endswith(f"notebooks/{path.name}") for url in badges)
+    for cell in cells:
+        if cell.cell_type == "markdown":
+            for link in re.findall(r"\]\(([^):#]+)(?:#[^)]*)?\)", cell.source):
+                assert (path.parent / link).exists(), link
+
+
+@each_lesson
+def test_a_lesson_that_ignores_a_value_is_found_out(path: Path) -> None:
+    """The stored run is what a lesson would record that takes no notice of papermill."""
+    notebook = read(path)
+    assert ignored(recorded(notebook), others(notebook)) == set(PARAMETERS)
+    assert ignored(recorded(notebook), defaults(notebook)) == set()
+
+
+# --- running them
+
+
+def nbval(path: Path, folder: Path, *options: str, **environment: str) -> Any:
+    """nbval on one notebook, strictly, from another folder and in a process of its own."""
+    command = [sys.executable, "-m", "pytest", "--nbval", "--nbval-current-env"]
+    command += [f"--nbval-cell-timeout={CELL_SECONDS}", "--nbval-sanitize-with", str(SANITIZE)]
+    command += ["-q", "-p", "no:cacheprovider", *options, str(path)]
+    return subprocess.run(
+        command, cwd=folder, env={**os.environ, **environment}, capture_output=True, text=True
+    )
+
+
+@each_lesson
+@pytest.mark.slow
+def test_stored_outputs_hold(
+    path: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    start = time.perf_counter()
+    child = nbval(path, tmp_path)
+    seconds = time.perf_counter() - start
+    assert child.returncode == 0, child.stdout[-6000:] + child.stderr[-2000:]
+    assert f"{len(code_cells(read(path)))} passed" in child.stdout
+    assert not list(tmp_path.iterdir()), "the lesson leaves files behind"
+    with capsys.disabled():
+        print(f"\n{path.stem}: {seconds:.0f} s as stored")
+
+
+@each_lesson
+@pytest.mark.slow
+def test_other_values(path: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Another model, seed and length: the lesson runs, follows them, and stays small."""
+    stored = read(path)
+    injected = others(stored)
+    peaks = [0]
+
+    def executed(**_: Any) -> None:
+        for process in psutil.Process().children():
+            if any("ipykernel_launcher" in part for part in process.cmdline()):
+                peaks.append(peak_memory(process))
+
+    start = time.perf_counter()
+    # papermill raises for tracebacks that a lesson shows on purpose, too: they are looked at below.
+    with suppress(papermill.PapermillExecutionError):
+        papermill.execute_notebook(
+            path,
+            tmp_path / path.name,
+            parameters=injected,
+            cwd=tmp_path,
+            progress_bar=False,
+            execution_timeout=CELL_SECONDS,
+            on_cell_executed=executed,
+        )
+    seconds = time.perf_counter() - start
+    other = read(tmp_path / path.name)
+    assert all(cell.execution_count for cell in code_cells(other)), "the lesson stopped half-way"
+    for cell, output in outputs(other):
+        if output.output_type == "error":
+            assert "raises-exception" in tags(cell), f"{output.ename}: {output.evalue}"
+    assert ignored(recorded(other), injected) == set(), recorded(other)
+
+    compared = [c for c in code_cells(stored) if "nbval-ignore-output" not in tags(c)]
+    found = {c.source: [texts(o) for o in c.outputs] for c in code_cells(other)}
+    before = {c.source: [texts(o) for o in c.outputs] for c in compared}
+    changed = [source for source in before if found[source] != before[source]]
+    assert len(changed) >= 3, "other values changed next to nothing in what the lesson shows"
+
+    assert 50e6 < max(peaks) < MOST_MEMORY, f"{max(peaks) / 1e6:.0f} MB"
+    with capsys.disabled():
+        print(f"\n{path.stem}: {seconds:.0f} s, kernel at most {max(peaks) / 1e6:.0f} MB")
