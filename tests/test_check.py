@@ -9,9 +9,9 @@ import sys
 from pathlib import Path
 
 import pytest
-from conftest import ROOT
 
 from helpers import check
+from tests.conftest import ROOT
 
 
 def run(*arguments: str, **settings: str) -> subprocess.CompletedProcess[str]:

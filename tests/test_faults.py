@@ -10,7 +10,8 @@ import shutil
 from pathlib import Path
 
 import pytest
-from test_notebooks import ROOT, nbval
+
+from tests.test_notebooks import ROOT, nbval
 
 # name → lesson, file in helpers/, what stands there, what is put in its place.
 FAULTS = {

@@ -22,8 +22,9 @@ from importlib.metadata import packages_distributions, version
 from pathlib import Path
 
 import pytest
-from conftest import ROOT, skip_or_fail
 from packaging.requirements import Requirement
+
+from tests.conftest import ROOT, skip_or_fail
 
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
 DIRECT = PROJECT["project"]["dependencies"] + PROJECT["project"]["optional-dependencies"]["dev"]
