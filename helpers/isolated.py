@@ -179,11 +179,9 @@ def _kind(error: BaseException) -> str:
     from helpers.errors import OutOfMemoryError
     from helpers.generator import is_out_of_memory
 
-    return (
-        "out of memory"
-        if isinstance(error, OutOfMemoryError) or is_out_of_memory(error)
-        else "error"
-    )
+    no_memory = isinstance(error, OutOfMemoryError) or is_out_of_memory(error)
+    no_stack = "can't start new thread" in str(error)  # a thread's stack is memory too
+    return "out of memory" if no_memory or no_stack else "error"
 
 
 def _one_line(error: BaseException) -> str:

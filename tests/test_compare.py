@@ -50,7 +50,7 @@ def test_failures_are_rows_with_the_reason(table):
 def test_out_of_memory_is_a_row_and_the_next_model_runs():
     found = compare(
         ["course-gpt-16m", "course-gpt-1m"], 2, 1,
-        heldout="", memory_limit_mb=60, progress=False, timeout_s=120,
+        heldout="", memory_limit_mb=100, progress=False, timeout_s=120,
     )  # fmt: skip
     assert list(found["status"]) == ["out of memory", "ok"]
     assert "allocate memory" in found.iloc[0].reason

@@ -41,7 +41,8 @@ def take_terminal() -> None:
 
 def serve(command: list[str], env: dict[str, str]) -> int:
     """Run the server; Ctrl+C ends it, with status 0."""
-    for name in ("SIGTERM", "SIGHUP"):  # stopped from outside, or the terminal was closed
+    # Ctrl+C (a shell may have left it ignored), stopped from outside, the terminal was closed.
+    for name in ("SIGINT", "SIGTERM", "SIGHUP"):
         if hasattr(signal, name):
             signal.signal(getattr(signal, name), signal.default_int_handler)
     # In a session of its own the server does not see Ctrl+C, which it would ask about.

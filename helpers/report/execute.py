@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import multiprocessing
+import os
 import signal
 import sys
 import threading
@@ -72,6 +73,7 @@ def _run(
     signal.signal(signal.SIGINT, lambda *_: None)  # Ctrl+C is the parent's to handle
     threading.Thread(target=_end_with_parent, daemon=True).start()
     logging.disable()  # what matters is in the notebook and in the answer
+    _quiet_kernel()
     import papermill
     from nbclient.exceptions import DeadKernelError
     from tqdm.auto import tqdm
@@ -97,6 +99,13 @@ def _run(
     except Exception as error:  # whatever it is, it belongs into the report
         problem = f"{type(error).__name__}: {str(error).strip().partition(chr(10))[0]}"
     sender.send(problem)
+
+
+def _quiet_kernel() -> None:
+    """The progress bar keeps the terminal; a kernel that is ended complains to nobody."""
+    sys.stderr = os.fdopen(os.dup(2), "w")
+    with open(os.devnull, "w") as nowhere:
+        os.dup2(nowhere.fileno(), 2)
 
 
 def _end_with_parent() -> None:
