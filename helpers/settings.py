@@ -128,7 +128,8 @@ class GenerationSettings(BaseModel):
 
         Args:
             prompt_tokens: length of the prompt in tokens.
-            context: the most tokens the model can hold, prompt included.
+            context: the most tokens allowed, prompt included: the model's context, or a server's
+                lower limit.
 
         Raises:
             PromptTooLongError: the prompt alone fills the context.
@@ -144,7 +145,7 @@ class GenerationSettings(BaseModel):
                     "max_length",
                     self.max_length,
                     f"from {prompt_tokens + 1} (the prompt has {prompt_tokens} tokens, and "
-                    f"max_length counts them) to {context} (the context)",
+                    f"max_length counts them) to {context} (the most that is allowed)",
                 )
             return self.max_length - prompt_tokens
         if self.max_new_tokens is None:
@@ -153,7 +154,8 @@ class GenerationSettings(BaseModel):
             raise ParameterError(
                 "max_new_tokens",
                 self.max_new_tokens,
-                f"from 1 to {room}: the prompt has {prompt_tokens} tokens, the context {context}",
+                f"from 1 to {room}: the prompt has {prompt_tokens} tokens, and both together may "
+                f"have {context}",
             )
         return self.max_new_tokens
 

@@ -1,7 +1,7 @@
 """A typed client of this course's API: health, generate, stream, with retries. (Lesson 06.)
 
-with Client("http://127.0.0.1:5000") as client:
-print(client.generate("Machine learning is", max_new_tokens=20).text)
+    with Client("http://127.0.0.1:5000") as client:
+        print(client.generate("Machine learning is", max_new_tokens=20).text)
 """
 
 from __future__ import annotations

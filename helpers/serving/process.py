@@ -1,7 +1,7 @@
 """A server of one's own, from a notebook or a test: started, awaited, always stopped. (Lesson 06.)
 
-with ServerProcess(model="course-gpt-1m") as server:
-print(server.url)
+    with ServerProcess(model="course-gpt-1m") as server:
+        print(server.url)
 """
 
 from __future__ import annotations
