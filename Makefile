@@ -6,7 +6,7 @@ PY := .venv/bin/python
 MODEL ?= course-gpt-4m
 export PYTHON TORCH PORT BROWSER
 
-.PHONY: help setup ready lab test soak outputs report check lint serve load-test train pins clean
+.PHONY: help setup ready lab test soak outputs solutions report check lint serve load-test bench train pins clean
 
 help: ## list these targets
 	@echo "LLM Basics: make TARGET, where TARGET is one of"
@@ -32,6 +32,9 @@ soak: ready ## run the tests that take too long for every run
 outputs: ready ## run the notebooks and store their outputs (LESSONS="01 03" for some)
 	@$(PY) tools/outputs.py $(LESSONS)
 
+solutions: ready ## write the notebooks of solutions (LESSONS="01 03" for some)
+	@$(PY) tools/solutions.py $(LESSONS)
+
 report: ready ## run lessons, write a report (LESSONS="02 05" ARGS="-p MODEL_NAME=course-gpt-1m")
 	@$(PY) -m helpers.report $(LESSONS) $(ARGS)
 
@@ -50,6 +53,9 @@ serve: ready ## start the LLM service (MODEL_NAME=gpt2 PORT=5001 choose; .env.ex
 load-test: ready ## load a running server (URL=http://127.0.0.1:5000 ARGS="--clients 8")
 	@$(if $(URL),,echo "Name a server: make load-test URL=http://127.0.0.1:5000" >&2; exit 2;) \
 	$(PY) -m helpers.serving.load_test "$(URL)" $(ARGS)
+
+bench: ready ## compare servers (ARGS="--transformers PATH", --quick; see benchmarks/README.md)
+	@$(PY) -m benchmarks.serving $(ARGS)
 
 train: ready ## train a course model (CORPUS=text.txt MODEL=course-gpt-4m)
 	@$(if $(CORPUS),,echo "Name a text file: make train CORPUS=text.txt MODEL=$(MODEL)" >&2; exit 2;) \

@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from helpers.environment import ROOT, default_model
+from helpers.errors import see
 from helpers.models import models_folder
 
 if TYPE_CHECKING:
@@ -206,7 +207,8 @@ def as_html(checks: list[Check]) -> str:
         cells = ("✓" if check.ok else "✗", check.name, check.found, check.advice)
         columns = "".join(f'<td style="text-align:left">{html.escape(c)}</td>' for c in cells)
         rows.append(f"<tr>{columns}</tr>")
-    return f"<table><thead><tr>{head}</tr></thead><tbody>{''.join(rows)}</tbody></table>"
+    table = f"<table><thead><tr>{head}</tr></thead><tbody>{''.join(rows)}</tbody></table>"
+    return table if all(c.ok for c in checks) else f"{table}<p>{see('check')}</p>"
 
 
 def show(checks: list[Check]) -> HTML:
@@ -229,6 +231,8 @@ def main() -> int:
     for check in run_checks(folder):
         print(as_text(check), flush=True)
         ready &= check.ok
+    if not ready:
+        print(f"\n{see('check')}")
     return 0 if ready else 1
 
 

@@ -2,6 +2,17 @@
 
 from __future__ import annotations
 
+TROUBLESHOOTING = "docs/troubleshooting.md"
+
+
+def see(section: str) -> str:
+    """Where to read more: "See docs/troubleshooting.md#downloads".
+
+    Args:
+        section: an anchor of that document.
+    """
+    return f"See {TROUBLESHOOTING}#{section}"
+
 
 class ParameterError(ValueError):
     """A parameter outside its allowed range.

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from helpers.device import device_label, resolve_device
 from helpers.environment import default_model
-from helpers.errors import OutOfMemoryError, ParameterError, PromptTooLongError
+from helpers.errors import OutOfMemoryError, ParameterError, PromptTooLongError, see
 from helpers.models import context_length, load_model
 from helpers.settings import GenerationSettings
 from helpers.tokens import PieceDecoder, token_text
@@ -500,7 +500,7 @@ def _no_memory(error: BaseException) -> OutOfMemoryError:
     cause = (str(error).splitlines() or [type(error).__name__])[0][:120]
     return OutOfMemoryError(
         f"this does not fit in memory ({cause}). Use fewer or shorter prompts, fewer new "
-        "tokens, a smaller model, or close what else uses memory"
+        f"tokens, a smaller model, or close what else uses memory. {see('memory')}"
     )
 
 

@@ -29,7 +29,7 @@ from pathlib import Path
 from typing import Any
 
 from helpers.environment import ROOT
-from helpers.errors import ParameterError
+from helpers.errors import ParameterError, see
 
 
 class ChildFailed(RuntimeError):
@@ -104,7 +104,8 @@ def _answer(child: subprocess.CompletedProcess[str]) -> Any:
     """The result in the child's output, or the error that says why there is none."""
     if child.returncode < 0:
         name = signal.Signals(-child.returncode).name
-        hint = ": the system does this when memory runs out" if name == "SIGKILL" else ""
+        hint = f": the system does this when memory runs out. {see('memory')}"
+        hint = hint if name == "SIGKILL" else ""
         raise ChildFailed("killed", f"the process was killed by {name}{hint}")
     try:
         answer = json.loads(child.stdout)

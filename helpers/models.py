@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from helpers.environment import ROOT, default_model
-from helpers.errors import HubUnreachableError, ModelNotFoundError, ParameterError
+from helpers.errors import HubUnreachableError, ModelNotFoundError, ParameterError, see
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -113,7 +113,10 @@ def locate(name: str | None = None) -> Path:
     if name and "/" not in name and (shipped / "config.json").is_file():
         if not _has_weights(shipped):
             raise ModelNotFoundError(
-                "model", name, "complete, but its weights are missing: git checkout -- models"
+                "model",
+                name,
+                "complete, but its weights are missing: git checkout -- models. "
+                f"{see('model-files')}",
             )
         return shipped
     folder = Path(os.path.expanduser(name))
@@ -134,9 +137,8 @@ def _has_weights(folder: Path) -> bool:
 
 def _suggestion(name: str) -> str:
     """The names that look most like a wrong one, and those that always work."""
-    close = [
-        n for n in difflib.get_close_matches(name, list(cards()), n=3, cutoff=0.6) if n != name
-    ]
+    known = list(cards())
+    close = [] if name in known else difflib.get_close_matches(name, known, n=3, cutoff=0.6)
     hint = f"Did you mean {' or '.join(close)}? " if close else ""
     return f"{hint}Shipped: {', '.join(n for n, c in cards().items() if c.shipped)}"
 
@@ -165,7 +167,8 @@ def _from_hub(name: str) -> Path:
     if constants.HF_HUB_OFFLINE:
         raise HubUnreachableError(
             f"model {name!r}: not in the download cache, and HF_HUB_OFFLINE=1 switches the hub "
-            f"off. Unset HF_HUB_OFFLINE to download it, or use a shipped one. {_suggestion(name)}"
+            f"off. Unset HF_HUB_OFFLINE to download it, or use a shipped one. {_suggestion(name)}. "
+            f"{see('downloads')}"
         )
     files = [f for f in _ask_hub(name, constants.ENDPOINT) if "/" not in f]
     weights = [f for f in files if f.endswith(".safetensors")]
@@ -178,7 +181,7 @@ def _from_hub(name: str) -> Path:
         raise HubUnreachableError(
             f"model {name!r}: the download from {constants.ENDPOINT} stopped "
             f"({type(error).__name__}). What has arrived is kept: run it again to go on, "
-            "or use a shipped model"
+            f"or use a shipped model. {see('downloads')}"
         ) from error
 
 
@@ -254,7 +257,9 @@ def _ask_hub(name: str, endpoint: str) -> list[str]:
             "one that your account may read: accept its terms on its hub page and log in with "
             "`hf auth login`, or use a shipped model",
         )
-    cause = f"answered {status}" if status else type(reply).__name__ if reply else "no answer"
+    cause = f"answered {status}" if status else "no answer"
+    if isinstance(reply, Exception):
+        cause = f"{type(reply).__name__}: {reply}".rstrip(": ")
     if isinstance(reply, httpx.Response) and reply.is_success:
         try:
             return [str(file["rfilename"]) for file in reply.json()["siblings"]]
@@ -264,7 +269,7 @@ def _ask_hub(name: str, endpoint: str) -> list[str]:
         f"model {name!r}: the hub {endpoint} could not be reached ({cause}). Download it "
         f"where there is a network (hf download {name}) and copy the cache folder, set "
         f"HF_HUB_OFFLINE=1 to use only what is in the cache, or use a shipped one. "
-        f"{_suggestion(name)}"
+        f"{_suggestion(name)}. {see('downloads')}"
     )
 
 

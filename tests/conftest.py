@@ -14,6 +14,7 @@ os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # as helpers does, had it come before torch
 os.environ["MODEL_NAME"] = ""  # the course's default, whatever a local .env says
 os.environ.setdefault("DEVICE", "cpu")  # where the stored outputs come from
+os.environ["LLM_BASICS_PROGRESS"] = "off"  # no test reads or writes a learner's progress
 
 ROOT = Path(__file__).resolve().parent.parent
 

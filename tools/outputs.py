@@ -28,8 +28,14 @@ ROOT = Path(__file__).resolve().parent.parent
 NOTEBOOKS = ROOT / "notebooks"
 CELL_SECONDS = 300
 KERNEL = {"display_name": "Python 3 (ipykernel)", "language": "python", "name": "python3"}
-# Stored outputs are those of the default model on a CPU, whatever a local .env says.
-ENVIRONMENT = {"DEVICE": "cpu", "MODEL_NAME": "", "HF_HUB_OFFLINE": "1"}
+# Stored outputs are those of the default model on a CPU, whatever a local .env says, and show
+# nobody's progress.
+ENVIRONMENT = {
+    "DEVICE": "cpu",
+    "MODEL_NAME": "",
+    "HF_HUB_OFFLINE": "1",
+    "LLM_BASICS_PROGRESS": "off",
+}
 VOLATILE = ("execution", "ExecuteTime", "papermill", "trusted", "collapsed", "scrolled")
 WIDGET_VIEW = "application/vnd.jupyter.widget-view+json"
 

@@ -22,7 +22,7 @@ from helpers.report.plan import combinations
 TEMPLATES = Path(__file__).parent
 SLOWEST = 10
 _REMOTE_IMAGE = re.compile(r"!\[([^\]]*)\]\(https?://[^)]*\)")
-_LESSON_LINK = re.compile(r"\[([^\]]*)\]\(([\w.-]+)\.ipynb(#[^)]*)?\)")
+_LESSON_LINK = re.compile(r"\[([^\]]*)\]\(([\w./-]+)\.(?:ipynb|md)(#[^)]*)?\)")
 
 
 @dataclass

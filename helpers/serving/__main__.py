@@ -17,6 +17,7 @@ from typing import Any
 
 from waitress.server import MultiSocketServer, create_server
 
+from helpers.errors import see
 from helpers.serving.app import create_app
 from helpers.serving.config import Config, ConfigError, load_config
 from helpers.serving.service import Service
@@ -89,7 +90,7 @@ def _no_port(config: Config, error: Exception) -> str:
         other = config.port + 1 if config.port < 65535 else 5000
         return (
             f"port {config.port} is taken on {config.host}: stop what runs there, choose another "
-            f"with PORT={other}, or PORT=0 for a free one"
+            f"with PORT={other}, or PORT=0 for a free one. {see('port')}"
         )
     return f"cannot listen on {where}: {error}. Set HOST and PORT to an address of this machine"
 

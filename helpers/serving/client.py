@@ -1,7 +1,9 @@
-"""A typed client of this course's API: health, generate, stream, with retries. (Lesson 06.)
+"""A typed client of this course's API.
 
     with Client("http://127.0.0.1:5000") as client:
         print(client.generate("Machine learning is", max_new_tokens=20).text)
+
+Health, generate and stream, with retries. (Lesson 06.)
 """
 
 from __future__ import annotations

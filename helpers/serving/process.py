@@ -1,7 +1,9 @@
-"""A server of one's own, from a notebook or a test: started, awaited, always stopped. (Lesson 06.)
+"""A server of one's own, from a notebook or a test.
 
     with ServerProcess(model="course-gpt-1m") as server:
         print(server.url)
+
+It is started, awaited and always stopped. (Lesson 06.)
 """
 
 from __future__ import annotations
