@@ -16,10 +16,11 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 from torch.nn.functional import pad
-from transformers.cache_utils import DynamicCache, DynamicLayer
+
+from helpers.serving.cache import RoomyLayer, roomy_cache
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedModel
+    from transformers import DynamicCache, PreTrainedModel
 
     from helpers.serving.jobs import Sequence
 
@@ -46,9 +47,7 @@ class Batch:
         self._prompts = torch.tensor(padded, dtype=torch.long, device=device).reshape(shape)
         self._prompt_mask = torch.tensor(mask, dtype=torch.long, device=device).reshape(shape)
         self.mask = self._prompt_mask[:, :0]
-        # Without the model's config every layer keeps all columns, also where the model
-        # looks at a sliding window only: the mask hides the others, and rows can be joined.
-        self.cache = DynamicCache()
+        self.cache = roomy_cache()
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -104,10 +103,11 @@ class Batch:
     def _crop(self) -> None:
         """After a failed pass, take back the columns that some layers have added."""
         for layer in self._layers():
-            layer.keys = layer.keys[:, :, : self.width]
-            layer.values = layer.values[:, :, : self.width]
+            for room in layer.rooms:
+                room.crop(self.width)
+            layer.refresh()
 
-    def _layers(self) -> list[DynamicLayer]:
+    def _layers(self) -> list[RoomyLayer]:
         return [layer for layer in self.cache.layers if layer.is_initialized]
 
     def join(self, other: Batch) -> None:
@@ -119,31 +119,38 @@ class Batch:
             return
         width = max(self.width, other.width)
         mine, theirs = width - self.width, width - other.width
-        joined = []
         for a, b in zip(self._layers(), other._layers(), strict=True):
-            keys = torch.cat([pad(a.keys, (0, 0, mine, 0)), pad(b.keys, (0, 0, theirs, 0))])
-            values = torch.cat([pad(a.values, (0, 0, mine, 0)), pad(b.values, (0, 0, theirs, 0))])
-            joined.append((keys, values))
-        for a, (keys, values) in zip(self._layers(), joined, strict=True):
-            a.keys, a.values = keys, values
+            for mine_room, rows in zip(a.rooms, (b.keys, b.values), strict=True):
+                mine_room.widen(mine)
+                mine_room.add(rows)
+            a.refresh()
         self.mask = torch.cat([pad(self.mask, (mine, 0)), pad(other.mask, (theirs, 0))])
         self.rows = self.rows + other.rows
 
     def keep(self, indices: list[int]) -> None:
-        """Drop all other rows, and the columns that only they needed."""
+        """Drop all other rows, and the columns that only they needed.
+
+        The last rows move into the places that became free; the others stay.
+        """
         if len(indices) == len(self.rows):
             return
-        self.rows = [self.rows[i] for i in indices]
         if not indices:
-            self.mask, self.cache = self.mask[:0, :0], DynamicCache()
+            self.rows, self.mask, self.cache = [], self.mask[:0, :0], roomy_cache()
             return
-        index = torch.tensor(indices, device=self.mask.device)
-        mask = self.mask.index_select(0, index)
+        count, kept = len(indices), set(indices)
+        holes = [i for i in range(count) if i not in kept]
+        movers = [i for i in indices if i >= count]
+        order = list(range(count))
+        for hole, mover in zip(holes, movers, strict=True):
+            order[hole] = mover
+        self.rows = [self.rows[i] for i in order]
+        mask = self.mask[order]
         width = int(mask.sum(1).max())
-        for layer in self._layers():
-            layer.keys = layer.keys.index_select(0, index)[:, :, -width:]
-            layer.values = layer.values.index_select(0, index)[:, :, -width:]
         self.mask = mask[:, -width:]
+        for layer in self._layers():
+            for room in layer.rooms:
+                room.keep(holes, movers, count, width)
+            layer.refresh()
 
 
 def check_cache(cache: DynamicCache) -> None:
@@ -153,5 +160,5 @@ def check_cache(cache: DynamicCache) -> None:
         TypeError: a state-space or hybrid model; its rows cannot be joined by padding.
     """
     kinds = {type(layer).__name__ for layer in cache.layers}
-    if kinds != {"DynamicLayer"}:
+    if kinds != {RoomyLayer.__name__}:
         raise TypeError(f"cache of kind {', '.join(sorted(kinds))}: serving needs plain attention")

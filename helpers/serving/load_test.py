@@ -62,6 +62,8 @@ class Load:
         clients: closed load: how many at the same time.
         rate: open load: mean requests a second; 0 is closed load.
         min_tokens, max_tokens: lengths are drawn evenly from this range.
+        skewed: draw their logarithms evenly instead: many short texts and few long ones,
+            as real traffic has them.
         ignore_end: ask for full lengths (`ignore_eos`, an extension of this course's
             server and of vLLM).
         seed: of the lengths, prompts and arrival times.
@@ -76,6 +78,7 @@ class Load:
     rate: float = 0.0
     min_tokens: int = 32
     max_tokens: int = 32
+    skewed: bool = False
     ignore_end: bool = False
     seed: int = 0
     timeout: float = 120.0
@@ -166,7 +169,7 @@ async def run_async(load: Load, progress: Callable[[], object] = lambda: None) -
     limits = httpx.Limits(max_connections=None, max_keepalive_connections=load.clients)
     async with httpx.AsyncClient(base_url=load.url, timeout=load.timeout, limits=limits) as http:
         model = load.model or (await http.get("/v1/models")).json()["data"][0]["id"]
-        bodies = _bodies(load, model)
+        requests = bodies(load, model)
         start = time.perf_counter()
 
         async def one(body: dict[str, Any]) -> Result:
@@ -175,11 +178,12 @@ async def run_async(load: Load, progress: Callable[[], object] = lambda: None) -
             return result
 
         spreader: Callable[..., Awaitable[list[Result]]] = _open if load.rate else _closed
-        results = await spreader(load, bodies, one)
+        results = await spreader(load, requests, one)
         return Report(load, time.perf_counter() - start, results)
 
 
-def _bodies(load: Load, model: str) -> list[dict[str, Any]]:
+def bodies(load: Load, model: str) -> list[dict[str, Any]]:
+    """The requests of a load, in the order in which they are sent."""
     chance = random.Random(load.seed)
     common: dict[str, Any] = {"model": model, "stream": True, "temperature": 0.8}
     common |= {"stream_options": {"include_usage": True}}
@@ -189,12 +193,19 @@ def _bodies(load: Load, model: str) -> list[dict[str, Any]]:
         common
         | {
             "prompt": chance.choice(PROMPTS),
-            "max_tokens": chance.randint(load.min_tokens, load.max_tokens),
+            "max_tokens": _length(load, chance),
             "seed": load.seed + n,
         }
         | load.parameters
         for n in range(load.requests)
     ]
+
+
+def _length(load: Load, chance: random.Random) -> int:
+    low, high = load.min_tokens, load.max_tokens
+    if load.skewed:
+        return round(low * (high / low) ** chance.random())
+    return chance.randint(low, high)
 
 
 async def _closed(
@@ -243,9 +254,10 @@ async def _send(http: httpx.AsyncClient, body: dict[str, Any], zero: float) -> R
                         error = "error in the stream"
                     if block.get("usage"):
                         tokens = block["usage"]["completion_tokens"]
-                    if any(
-                        c.get("text") or c.get("finish_reason") for c in block.get("choices", [])
-                    ):
+                    choices = block.get("choices", [])
+                    if any(c.get("finish_reason") for c in choices):
+                        ended = True  # `transformers serve` sends no [DONE] after it
+                    if any(c.get("text") or c.get("finish_reason") for c in choices):
                         pieces += 1
                         if ttft != ttft:
                             ttft = time.perf_counter() - start

@@ -102,19 +102,24 @@ def test_every_parameter_reaches_the_server(page: Page) -> None:
     expect(page.locator("#output .made")).to_have_count(3)
 
 
-def test_stop_button_and_keys(page: Page) -> None:
-    slide(page, "max_new_tokens", "190")
-    page.locator("#prompt").focus()
-    # Sent at once, without Playwright's waiting: a small model is through in half a second.
-    stops = (
-        lambda: page.locator("#stop").dispatch_event("click"),
-        lambda: page.keyboard.press("Escape"),
-    )
-    for stop in stops:
-        page.keyboard.press("Control+Enter")
-        stop()
-        expect(page.locator("#m-reason")).to_have_text("stopped", timeout=30_000)
+def test_stop_button_and_keys(browser: Browser) -> None:
+    """On the largest model and length, so that a text takes seconds."""
+    with ServerProcess("slow", model="course-gpt-16m", max_length_limit=512) as slow:
+        page = browser.new_page()
+        page.goto(slow.url + "/")
         expect(page.locator("#generate")).to_be_enabled()
+        slide(page, "max_new_tokens", "500")
+        page.locator("#prompt").focus()
+        stops = (
+            lambda: page.locator("#stop").dispatch_event("click"),
+            lambda: page.keyboard.press("Escape"),
+        )
+        for stop in stops:
+            page.keyboard.press("Control+Enter")
+            stop()
+            expect(page.locator("#m-reason")).to_have_text("stopped", timeout=30_000)
+            expect(page.locator("#generate")).to_be_enabled()
+        page.close()
 
 
 def test_keyboard_reaches_everything(page: Page) -> None:

@@ -1,0 +1,175 @@
+"""The servers that `benchmarks.serving` compares: started, awaited, paused, stopped."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+import httpx
+import psutil
+
+from helpers.environment import ROOT
+from helpers.models import locate
+from helpers.serving.process import ServerError, ServerProcess
+
+TUTORIAL, PLAIN = "tutorial (pipeline behind a lock)", "transformers serve"
+PAGED, PAGED_BF16 = "transformers serve, continuous batching", "the same in bfloat16"
+STATIC, STEP = "this course's, static batches", "this course's, batching at every step"
+NEEDS = 'pip install "transformers[serving]"'
+# Uncapped, the cache of continuous batching takes most of the machine's memory.
+CAPPED = ["--continuous-batching", "--cb-num-blocks", "128", "--cb-max-batch-tokens", "512"]
+SLOTS, QUEUE = 32, 64
+
+
+@contextmanager
+def endless(model: str) -> Iterator[Path]:
+    """A copy of a model that names no end-of-text token, in a folder of its own.
+
+    So every server has to write every text to the length asked for: equal work, with no
+    parameter that only some of the servers know.
+    """
+    with tempfile.TemporaryDirectory(prefix="endless-") as place:
+        folder = Path(place) / Path(model).name
+        shutil.copytree(locate(model), folder)
+        for name in ("config.json", "generation_config.json"):
+            file = folder / name
+            if file.is_file():
+                settings = json.loads(file.read_text("utf-8")) | {"eos_token_id": None}
+                file.write_text(json.dumps(settings), "utf-8")
+        yield folder
+
+
+class CommandServer:
+    """Any server that a command starts: `{port}` in it becomes a free port.
+
+    Attributes:
+        url: where it answers once it is started.
+    """
+
+    def __init__(self, command: list[str]) -> None:
+        self.command, self.url = command, ""
+        self.process: subprocess.Popen[bytes] | None = None
+
+    def start(self, timeout: float = 120) -> None:
+        """Start, and wait until /health answers 200.
+
+        Raises:
+            ServerError: it ended instead, or took longer than `timeout` seconds.
+        """
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            port = str(free.getsockname()[1])
+        self.url = f"http://127.0.0.1:{port}"
+        with tempfile.TemporaryFile() as log:
+            self.process = subprocess.Popen(
+                [part.replace("{port}", port) for part in self.command],
+                cwd=ROOT,
+                env=os.environ | {"HF_HUB_OFFLINE": "1"},
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+            )
+            try:
+                self._wait(timeout)
+            except BaseException as error:
+                self.stop()
+                log.seek(0)
+                said = log.read().decode("utf-8", "replace").strip().splitlines()
+                if isinstance(error, TimeoutError) and said:
+                    raise ServerError(said[-1].strip()) from None
+                raise
+
+    def _wait(self, timeout: float) -> None:
+        assert self.process is not None
+        end = time.monotonic() + timeout
+        while not self._healthy():
+            if self.process.poll() is not None or time.monotonic() > end:
+                raise TimeoutError(f"no answer within {timeout:g} s")
+            time.sleep(0.1)
+
+    def _healthy(self) -> bool:
+        with suppress(httpx.HTTPError):
+            return httpx.get(f"{self.url}/health", timeout=5).status_code == 200
+        return False
+
+    def stop(self) -> None:
+        """End it, by force where it does not end by itself."""
+        if self.process is not None and self.process.poll() is None:
+            self.process.terminate()
+            try:
+                self.process.wait(10)
+            except subprocess.TimeoutExpired:
+                self.process.kill()
+                self.process.wait()
+
+
+class Contender:
+    """A running server under its name, paused while another one is measured."""
+
+    def __init__(self, name: str, server: CommandServer | ServerProcess) -> None:
+        self.name, self.server = name, server
+        server.start()
+        assert server.process is not None
+        self._process = psutil.Process(server.process.pid)
+
+    @property
+    def url(self) -> str:
+        """Where it answers."""
+        return self.server.url
+
+    def pause(self) -> None:
+        """Take the processor away from it."""
+        self._process.suspend()
+
+    def resume(self) -> None:
+        """Let it go on."""
+        self._process.resume()
+
+    def stop(self) -> None:
+        """End it; a paused process would not notice that it is asked to."""
+        with suppress(psutil.NoSuchProcess):
+            self.resume()
+        self.server.stop()
+
+
+def ours(folder: Path, batching: str) -> ServerProcess:
+    """This course's server, with its default places whatever a local `.env` says."""
+    return ServerProcess(
+        batching,
+        model=folder,
+        batching=batching,
+        device="cpu",
+        slots=SLOTS,
+        queue_length=QUEUE,
+        max_length_limit=200,
+        request_timeout=120,
+    )
+
+
+def contenders(folder: Path, transformers: str) -> dict[str, CommandServer | ServerProcess]:
+    """Every server, not yet started, by name and in the order of the table.
+
+    Args:
+        folder: the model, as `endless` gives it.
+        transformers: the command `transformers`, of an environment that can serve.
+    """
+    serve = [transformers, "serve", str(folder), "--host", "127.0.0.1", "--port", "{port}"]
+    serve += ["--device", "cpu", "--attn-implementation", "sdpa", "--dtype"]
+    tutorial = [sys.executable, "-m", "benchmarks.tutorial_server", str(folder), "{port}"]
+    return {
+        TUTORIAL: CommandServer(tutorial),
+        PLAIN: CommandServer([*serve, "float32"]),
+        PAGED: CommandServer([*serve, "float32", *CAPPED]),
+        PAGED_BF16: CommandServer([*serve, "bfloat16", *CAPPED]),
+        STATIC: ours(folder, "static"),
+        STEP: ours(folder, "step"),
+    }
