@@ -6,7 +6,7 @@ PY := .venv/bin/python
 MODEL ?= course-gpt-4m
 export PYTHON TORCH PORT BROWSER
 
-.PHONY: help setup ready lab test soak outputs solutions report check lint serve load-test bench train pins clean
+.PHONY: help setup ready lab test soak outputs solutions reset update report check lint serve load-test bench train pins clean
 
 help: ## list these targets
 	@echo "LLM Basics: make TARGET, where TARGET is one of"
@@ -34,6 +34,14 @@ outputs: ready ## run the notebooks and store their outputs (LESSONS="01 03" for
 
 solutions: ready ## write the notebooks of solutions (LESSONS="01 03" for some)
 	@$(PY) tools/solutions.py $(LESSONS)
+
+reset: ## put a lesson back as shipped and keep yours in notebooks/mine/ (LESSON=03)
+	@$(if $(ANY_PYTHON),,echo "Python is missing: install Python 3.11 to 3.13 first." >&2; exit 1;) \
+	$(ANY_PYTHON) tools/reset.py $(LESSON)
+
+update: ## get the newest version of the course; your work is kept
+	@$(if $(ANY_PYTHON),,echo "Python is missing: install Python 3.11 to 3.13 first." >&2; exit 1;) \
+	$(ANY_PYTHON) tools/update.py
 
 report: ready ## run lessons, write a report (LESSONS="02 05" ARGS="-p MODEL_NAME=course-gpt-1m")
 	@$(PY) -m helpers.report $(LESSONS) $(ARGS)

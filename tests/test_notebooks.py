@@ -10,9 +10,12 @@ import ast
 import html
 import os
 import re
+import secrets
+import socket
 import subprocess
 import sys
 import time
+import urllib.request
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import suppress
@@ -26,6 +29,7 @@ import pytest
 from nbformat import NotebookNode
 
 from helpers.records import RECORD_TYPE
+from tests.footprint import PeakFootprint, footprint, tree
 
 ROOT = Path(__file__).resolve().parent.parent
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("[0-9][0-9]_*.ipynb"))
@@ -33,6 +37,8 @@ SANITIZE = ROOT / "tests" / "nbval_sanitize.cfg"
 START = "00_start_here.ipynb"
 CELL_SECONDS = 300
 MOST_MEMORY = 2**30  # bytes that a lesson's kernel may hold
+# Bytes for JupyterLab, a lesson's kernel and all processes that it starts: Binder ends it at 2 GB.
+MOST_TOGETHER = 1.6 * 2**30
 PARAMETERS = {"MODEL_NAME": "model", "SEED": "seed", "MAX_NEW_TOKENS": "new_tokens"}  # recorded as
 OTHER_MODEL, OTHER_SEED = "course-gpt-1m", 11
 each_lesson = pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda p: p.stem)
@@ -156,8 +162,8 @@ def test_size_and_measure(path: Path) -> None:
     assert path.stat().st_size < 1_000_000
     notebook = read(path)
     (exercises,) = [n for n, c in enumerate(notebook.cells) if "## Exercises" in c.source]
-    assert 25 <= exercises <= 40
-    assert len(notebook.cells) <= 46  # with a cell a question, the recap and the way on
+    assert 25 <= exercises <= 41  # one of them is for Colab only
+    assert len(notebook.cells) <= 47  # with a cell a question, the recap and the way on
     prose = "\n".join(c.source for c in notebook.cells if c.cell_type == "markdown")
     prose = re.sub(r"\]\([^)]*\)|<[^>]+>|[|#*`_-]+", " ", prose)
     assert len(prose.split()) <= 1600
@@ -259,24 +265,67 @@ def nbval(path: Path, folder: Path, *options: str, **environment: str) -> Any:
     )
 
 
+@pytest.fixture(scope="module")
+def lab_memory(tmp_path_factory: pytest.TempPathFactory) -> int:
+    """Bytes that JupyterLab holds as `make lab` starts it, with the first lesson opened."""
+    folder = tmp_path_factory.mktemp("lab")
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    token = secrets.token_hex(16)
+    env = os.environ | {"PORT": str(port), "BROWSER": "none", "JUPYTER_TOKEN": token}
+    env |= {"JUPYTER_RUNTIME_DIR": str(folder)}
+    command = [sys.executable, str(ROOT / "tools/lab.py")]
+    with (folder / "lab.log").open("wb") as log:
+        lab = subprocess.Popen(command, env=env, cwd=ROOT, stdout=log, stderr=log)
+    try:
+        # What the page asks for when it opens.
+        for what in ("lab", "lab/api/settings", f"api/contents/notebooks/{START}", "api/kernels"):
+            deadline, answered = time.monotonic() + 60, False
+            while not answered:
+                assert lab.poll() is None and time.monotonic() < deadline, "no JupyterLab"
+                time.sleep(0.2)
+                with suppress(OSError):
+                    address = f"http://127.0.0.1:{port}/{what}?token={token}"
+                    urllib.request.urlopen(address, timeout=30).read()
+                    answered = True
+        return footprint(tree(psutil.Process(lab.pid)))
+    finally:
+        lab.terminate()
+        lab.wait(20)
+
+
+def assert_fits_on_binder(watched: PeakFootprint, lab_memory: int) -> str:
+    """The kernel, its children and JupyterLab together: under the limit, and in words."""
+    together = watched.peak + lab_memory
+    said = f"{watched.processes} processes and JupyterLab at most {together / 2**20:.0f} MiB"
+    assert watched.peak > 50e6, "nothing was measured"
+    assert together < MOST_TOGETHER, said
+    return said
+
+
 @each_lesson
 @pytest.mark.slow
 def test_stored_outputs_hold(
-    path: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    path: Path, tmp_path: Path, lab_memory: int, capsys: pytest.CaptureFixture[str]
 ) -> None:
     start = time.perf_counter()
-    child = nbval(path, tmp_path)
+    with PeakFootprint() as watched:
+        child = nbval(path, tmp_path)
     seconds = time.perf_counter() - start
     assert child.returncode == 0, child.stdout[-6000:] + child.stderr[-2000:]
     assert f"{len(code_cells(read(path)))} passed" in child.stdout
     assert not list(tmp_path.iterdir()), "the lesson leaves files behind"
+    memory = assert_fits_on_binder(watched, lab_memory)
     with capsys.disabled():
-        print(f"\n{path.stem}: {seconds:.0f} s as stored")
+        print(f"\n{path.stem}: {seconds:.0f} s as stored, {memory}")
 
 
 @each_lesson
 @pytest.mark.slow
-def test_other_values(path: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_other_values(
+    path: Path, tmp_path: Path, lab_memory: int, capsys: pytest.CaptureFixture[str]
+) -> None:
     """Another model, seed and length: the lesson runs, follows them, and stays small."""
     stored = read(path)
     injected = others(stored)
@@ -289,7 +338,7 @@ def test_other_values(path: Path, tmp_path: Path, capsys: pytest.CaptureFixture[
 
     start = time.perf_counter()
     # papermill raises for tracebacks that a lesson shows on purpose, too: they are looked at below.
-    with suppress(papermill.PapermillExecutionError):
+    with suppress(papermill.PapermillExecutionError), PeakFootprint() as watched:
         papermill.execute_notebook(
             path,
             tmp_path / path.name,
@@ -314,5 +363,7 @@ def test_other_values(path: Path, tmp_path: Path, capsys: pytest.CaptureFixture[
     assert len(changed) >= 3, "other values changed next to nothing in what the lesson shows"
 
     assert 50e6 < max(peaks) < MOST_MEMORY, f"{max(peaks) / 1e6:.0f} MB"
+    memory = assert_fits_on_binder(watched, lab_memory)
     with capsys.disabled():
-        print(f"\n{path.stem}: {seconds:.0f} s, kernel at most {max(peaks) / 1e6:.0f} MB")
+        kernel = f"kernel at most {max(peaks) / 1e6:.0f} MB"
+        print(f"\n{path.stem}: {seconds:.0f} s, {kernel}, {memory}")

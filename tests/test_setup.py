@@ -139,13 +139,14 @@ def test_second_set_up_is_instant() -> None:
 # --- tools/setup_env.py on a stand-in project ---------------------------------------------
 
 
-def make_wheel(folder: str, name: str, number: str) -> str:
+def make_wheel(folder: str, name: str, number: str, needs: tuple[str, ...] = ()) -> str:
     """The smallest wheel that pip installs."""
     file = f"{name}-{number}-py3-none-any.whl"
     info = f"{name}-{number}.dist-info"
+    head = ["Metadata-Version: 2.1", f"Name: {name}", f"Version: {number}"]
     files = {
         f"{name}.py": "",
-        f"{info}/METADATA": f"Metadata-Version: 2.1\nName: {name}\nVersion: {number}\n",
+        f"{info}/METADATA": "\n".join([*head, *(f"Requires-Dist: {n}" for n in needs), ""]),
         f"{info}/WHEEL": "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n",
     }
     files[f"{info}/RECORD"] = "".join(f"{path},,\n" for path in [*files, f"{info}/RECORD"])

@@ -94,7 +94,8 @@ def main() -> None:
         place(notebook, known[path.name[:2]])
         tidy(notebook)
         nbformat.write(notebook, path)
-        subprocess.run([sys.executable, "-m", "ruff", "format", "-q", str(path)], check=True)
+        for tidying in (["check", "--select", "I", "--fix"], ["format"]):
+            subprocess.run([sys.executable, "-m", "ruff", *tidying, "-q", str(path)], check=True)
         print(f"{path.name}: {len(notebook.cells)} cells")
 
 

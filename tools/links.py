@@ -1,10 +1,14 @@
 """Make every badge and link follow the repository named in pyproject.toml.
 
-python tools/links.py            rewrite them, after [tool.course] repository changed
-python tools/links.py --check    only say which files are behind (`make lint`)
+    python tools/links.py            rewrite them, after [tool.course] repository changed
+    python tools/links.py --check    only say which files are behind (`make lint`)
+
+A lesson that lacks the cell that fetches the course on Google Colab gets it, below its badges.
 """
 
 import argparse
+import json
+import os
 import re
 import sys
 import tomllib
@@ -17,6 +21,16 @@ OWNER_NAME = r"[\w.-]+/[\w-]+(?:\.[\w-]+)*"
 LAUNCH = re.compile(
     rf"(mybinder\.org/v2/gh/|colab\.research\.google\.com/github/)({OWNER_NAME})(?=/)"
 )
+# On Colab a lesson is alone: its first cell of code fetches the rest. Elsewhere it does nothing.
+COLAB = """\
+import sys
+
+if "google.colab" in sys.modules:  # on Google Colab only: fetch the course and what is missing
+    course = "https://github.com/{repository}"
+    get_ipython().system(f"test -d course || git clone -q --depth 1 {{course}} course")
+    get_ipython().run_line_magic("run", "course/tools/colab.py")"""
+COLAB_LINE = '"google.colab" in sys.modules'
+LESSON = re.compile(r"\d\d_\w+\.ipynb")
 RECORD = re.compile(rf'(?m)^repository-code: "?https://github\.com/({OWNER_NAME})"?$')
 
 
@@ -35,6 +49,29 @@ def follow(text: str, old: str, new: str) -> str:
     return re.sub(rf"(?<=github\.com/){re.escape(old)}(?![\w-])", new, text)
 
 
+def with_colab_cell(text: str, repository: str) -> str:
+    """A lesson's text with its Colab cell in place; every other cell keeps its bytes."""
+    notebook = json.loads(text)
+    source = COLAB.format(repository=repository).splitlines(keepends=True)
+    for cell in notebook["cells"]:
+        if cell["cell_type"] == "code" and COLAB_LINE in "".join(cell["source"]):
+            if "".join(cell["source"]) == "".join(source):
+                return text
+            cell["source"] = source
+            break
+    else:
+        cell = {"cell_type": "code", "execution_count": None, "id": "colab", "metadata": {}}
+        notebook["cells"].insert(1, cell | {"outputs": [], "source": source})
+    return json.dumps(notebook, ensure_ascii=False, indent=1) + "\n"  # as nbformat writes it
+
+
+def write(path: Path, text: str) -> None:
+    """Replace the file at once: whoever reads it meanwhile sees the old or the new one."""
+    new = path.with_name(f".{path.name}.new")
+    new.write_bytes(text.encode("utf-8"))
+    os.replace(new, path)
+
+
 def main() -> int:
     """Rewrite or check; exit status 1 when --check finds a file behind."""
     parser = argparse.ArgumentParser(description="Make badges and links follow one setting.")
@@ -47,10 +84,12 @@ def main() -> int:
     for path in sorted(p for pattern in FILES for p in ROOT.glob(pattern)):
         before = path.read_bytes().decode("utf-8")
         after = follow(before, old, new)
+        if LESSON.fullmatch(path.name):
+            after = with_colab_cell(after, new)
         if after != before:
             behind.append(str(path.relative_to(ROOT)))
             if not check:
-                path.write_bytes(after.encode("utf-8"))
+                write(path, after)
     if behind:
         verb = "Not yet on" if check else "Rewritten for"
         print(f"{verb} {new}: {', '.join(behind)}" + (" (python tools/links.py)" if check else ""))

@@ -146,7 +146,7 @@ recap = Recap(
         RecapQuestion(
             "A tutorial tells you to set an environment variable. How do you find out whether it "
             "still works?",
-            ("Set it: a wrong one gives an error", "Ask for its value with `print`",
+            ("Set it: a wrong one gives an error", "Ask for its value with print()",
              "Look for its name in the installed code"),
             2,
             "A setting that nothing reads is ignored without a word. The installed code, or the "

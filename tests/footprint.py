@@ -1,0 +1,94 @@
+"""What a lesson takes from the machine: its kernel, and all processes that this starts."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Sequence
+from types import TracebackType
+
+import psutil
+
+INTERVAL_S = 0.05
+KERNEL = "ipykernel_launcher"
+
+
+def footprint(processes: Sequence[psutil.Process]) -> int:
+    """Bytes that these processes hold together: pages that they share (libraries) count once.
+
+    That is each one's own pages, and once the most that any of them shares. The sum of
+    their proportional sets (PSS) would be less on a machine where others, such as the
+    tests themselves, have mapped the same libraries; a learner's machine has no such others.
+    """
+    own, shared = 0, 0
+    for process in processes:
+        try:
+            memory = process.memory_full_info()
+        except psutil.Error:  # it has ended
+            continue
+        own += memory.uss
+        shared = max(shared, memory.rss - memory.uss)
+    return own + shared
+
+
+def tree(process: psutil.Process) -> list[psutil.Process]:
+    """The process and everything below it; nothing if it has ended."""
+    try:
+        return [process, *process.children(recursive=True)]
+    except psutil.Error:
+        return []
+
+
+def kernels() -> list[psutil.Process]:
+    """The kernels that this process started, at any depth."""
+    found = []
+    for process in psutil.Process().children(recursive=True):
+        try:
+            if any(KERNEL in part for part in process.cmdline()):
+                found.append(process)
+        except psutil.Error:  # it has ended
+            continue
+    return found
+
+
+class PeakFootprint:
+    """Watches the kernels started inside a `with` block, about every 50 ms.
+
+    Attributes:
+        peak: the most bytes that kernels and their children held at the same time.
+        processes: how many there were at that moment.
+    """
+
+    def __init__(self) -> None:
+        self.peak, self.processes = 0, 0
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._watch, daemon=True)
+
+    def __enter__(self) -> PeakFootprint:
+        self._thread.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._stop.set()
+        self._thread.join()
+
+    def _watch(self) -> None:
+        while not self._stop.wait(INTERVAL_S):
+            # Each once, also where a kernel starts another.
+            processes = list(dict.fromkeys(p for kernel in kernels() for p in tree(kernel)))
+            # A cheap upper bound first: shared pages are costly to tell from others.
+            if sum(map(_resident, processes)) > self.peak:
+                now = footprint(processes)
+                if now > self.peak:
+                    self.peak, self.processes = now, len(processes)
+
+
+def _resident(process: psutil.Process) -> int:
+    try:
+        return int(process.memory_info().rss)
+    except psutil.Error:  # it has ended
+        return 0
