@@ -24,7 +24,7 @@ lab: ready ## open lesson 00 in JupyterLab (PORT=8890 BROWSER=none choose; Ctrl+
 	@$(PY) tools/lab.py
 
 test: ready ## run every notebook and every other test (ARGS="-k tokens" for some)
-	@$(PY) -m pytest $(ARGS)
+	@$(PY) -m pytest -n 2 --dist loadscope $(ARGS)
 
 soak: ready ## run the tests that take too long for every run
 	@$(PY) -m pytest -m soak $(ARGS)

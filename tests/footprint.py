@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Sequence
 from types import TracebackType
 
@@ -33,9 +34,23 @@ def footprint(processes: Sequence[psutil.Process]) -> int:
 def tree(process: psutil.Process) -> list[psutil.Process]:
     """The process and everything below it; nothing if it has ended."""
     try:
-        return [process, *process.children(recursive=True)]
+        below = process.children(recursive=True)
     except psutil.Error:
         return []
+    return [process, *(child for child in below if not _being_started(child))]
+
+
+def _being_started(process: psutil.Process) -> bool:
+    """Whether it still is a double of its parent, whose memory the system shows for both.
+
+    That is so for some milliseconds, between vfork and exec.
+    """
+    try:
+        parent = process.parent()
+        young = time.time() - process.create_time() < 1
+        return young and parent is not None and parent.cmdline() == process.cmdline()
+    except psutil.Error:
+        return True
 
 
 def kernels() -> list[psutil.Process]:
@@ -43,7 +58,7 @@ def kernels() -> list[psutil.Process]:
     found = []
     for process in psutil.Process().children(recursive=True):
         try:
-            if any(KERNEL in part for part in process.cmdline()):
+            if any(KERNEL in part for part in process.cmdline()) and not _being_started(process):
                 found.append(process)
         except psutil.Error:  # it has ended
             continue

@@ -74,3 +74,11 @@ def test_shared_pages_count_once(tmp_path: Path) -> None:
     pair.communicate()
     assert len(both) == 2 and resident > 420 * MB
     assert 220 * MB < together < 300 * MB
+
+
+def test_a_process_being_started_is_no_double_of_its_parent() -> None:
+    code = "import subprocess\nown = b'x' * 300_000_000\n"
+    code += "for _ in range(400): subprocess.run(['true'])"
+    with PeakFootprint() as watched:
+        subprocess.run([sys.executable, "-c", code, KERNEL], check=True)
+    assert 300 * MB < watched.peak < 400 * MB

@@ -163,7 +163,7 @@ def test_size_and_measure(path: Path) -> None:
     notebook = read(path)
     (exercises,) = [n for n, c in enumerate(notebook.cells) if "## Exercises" in c.source]
     assert 25 <= exercises <= 41  # one of them is for Colab only
-    assert len(notebook.cells) <= 47  # with a cell a question, the recap and the way on
+    assert len(notebook.cells) <= 49  # with a cell a question, the recap and the way on
     prose = "\n".join(c.source for c in notebook.cells if c.cell_type == "markdown")
     prose = re.sub(r"\]\([^)]*\)|<[^>]+>|[|#*`_-]+", " ", prose)
     assert len(prose.split()) <= 1600

@@ -62,9 +62,11 @@ class Service:
         import torch
 
         from helpers.serving.engine import Engine
+        from helpers.serving.packed import pack_linear_layers
 
         where = resolve_device(self.config.device)
         model, tokenizer = load_model(self.config.model_name, where)
+        pack_linear_layers(model)
         engine = Engine(
             model,
             tokenizer,

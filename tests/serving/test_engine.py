@@ -21,6 +21,7 @@ from transformers import (
 from helpers.models import load_model
 from helpers.serving.engine import Engine
 from helpers.serving.jobs import Job, NotReadyError, QueueFullError, SequenceError, TimeLimitError
+from helpers.serving.packed import PackedLinear, pack_linear_layers
 from helpers.serving.sampling import _narrow, _nucleus, _whole, candidates, next_tokens
 from helpers.settings import GenerationSettings
 
@@ -31,6 +32,14 @@ WORDS = "the a model network learns data from and to language token memory fast 
 @pytest.fixture(scope="module")
 def loaded() -> Loaded:
     return load_model("course-gpt-1m", "cpu")
+
+
+@pytest.fixture(scope="module")
+def served() -> Loaded:
+    """As the server runs it: with packed layers."""
+    model, tokenizer = load_model("course-gpt-1m", "cpu")
+    pack_linear_layers(model)
+    return model, tokenizer
 
 
 def start(loaded: Loaded, **options: object) -> Engine:
@@ -147,13 +156,31 @@ def random_request(loaded: Loaded, number: int) -> dict[str, object]:
     return request
 
 
-def test_200_staggered_ragged_requests_equal_the_same_alone(loaded: Loaded) -> None:
-    """Greedy ones equal generate's, seeded ones the same request alone, token for token."""
+def test_packed_layers_compute_the_same(loaded: Loaded, served: Loaded) -> None:
+    """For one row and for many, in the order of float32's rounding."""
+    kinds = [type(layer) for layer in served[0].modules()]
+    assert kinds.count(PackedLinear) == 4 * loaded[0].config.n_layer + 1  # and the output layer
+    ids = torch.arange(600).reshape(30, 20) * 13
+    with torch.inference_mode():
+        for rows in (1, 2, 7, 30):
+            right = loaded[0](input_ids=ids[:rows]).logits
+            torch.testing.assert_close(
+                served[0](input_ids=ids[:rows]).logits, right, atol=2e-4, rtol=1e-4
+            )
+
+
+def test_other_number_formats_are_left_as_they_are() -> None:
+    model = torch.nn.Sequential(torch.nn.Linear(4, 4)).to(torch.bfloat16)
+    assert pack_linear_layers(model) == 0 and type(model[0]) is torch.nn.Linear
+
+
+def test_200_staggered_ragged_requests_equal_the_same_alone(loaded: Loaded, served: Loaded) -> None:
+    """Greedy ones equal plain generate's, seeded ones the same request alone, token for token."""
     chance = random.Random(0)
     requests = [random_request(loaded, n) for n in range(220)]
     jobs = [make(loaded, **r) for r in requests]  # type: ignore[arg-type]
     cancelled = set(chance.sample(range(len(jobs)), 20))
-    crowd = start(loaded, slots=12, queue_length=400, prefill_chunk=48)
+    crowd = start(served, slots=12, queue_length=400, prefill_chunk=48)
     for n, job in enumerate(jobs):
         if n in cancelled:
             threading.Timer(chance.uniform(0, 0.03), job.cancel).start()
@@ -166,7 +193,7 @@ def test_200_staggered_ragged_requests_equal_the_same_alone(loaded: Loaded) -> N
     assert (crowd.running, crowd.waiting, crowd._active) == (0, 0, 0)
     crowd.close()
 
-    alone = start(loaded, slots=1)
+    alone = start(served, slots=1)
     for request, job in zip(requests, jobs, strict=True):
         got = job.sequences[0]
         if got.settings.greedy and got.finish_reason != "cancelled":
