@@ -209,7 +209,9 @@ def test_recap_answers(lesson: Any, pictures: Path) -> None:
 
 
 @each_lesson
-def test_an_exercise_answered_wrong_and_right_moves_the_progress(lesson: Any, lab: Lab) -> None:
+def test_an_exercise_answered_wrong_and_right_moves_the_progress(
+    lesson: Any, lab: Lab, pictures: Path
+) -> None:
     name, page = lesson
     question = lessons()[name[:2]].questions[0]
     at = page.evaluate(FIND, f"# {question.name}\n")
@@ -217,9 +219,13 @@ def test_an_exercise_answered_wrong_and_right_moves_the_progress(lesson: Any, la
     page.evaluate(RUN_CELL, [at, f"{question.call.partition('(')[0]}('nonsense')"])
     page.wait_for_function(f"at => ({OUTPUT})(at).startsWith('✗')", arg=at, timeout=60_000)
     assert question.id not in solved(lab)
+    show(page, at)
+    page.screenshot(path=pictures / f"{name}_exercise_wrong.png")
     page.evaluate(RUN_CELL, [at, question.cell(question.code)])
     page.wait_for_function(f"at => ({OUTPUT})(at).startsWith('✓')", arg=at, timeout=60_000)
     assert question.id in solved(lab)
+    show(page, at)
+    page.screenshot(path=pictures / f"{name}_exercise_right.png")
 
 
 def solved(lab: Lab) -> str:
