@@ -128,6 +128,10 @@ def show(line: str) -> None:
         print(flush=True)
 
 
+# Not searched deeper: while pip replaces packages, folders vanish under the search.
+INSTALLED = ("lib/python*/site-packages/*.dist-info", "Lib/site-packages/*.dist-info")
+
+
 def follow(process: subprocess.Popen[str], total: int) -> None:
     """Show pip's progress: what it fetches, then how many packages lie in .venv."""
     terminal, fetched = sys.stdout.isatty(), 0
@@ -144,7 +148,7 @@ def follow(process: subprocess.Popen[str], total: int) -> None:
             break
     last = 0
     while process.poll() is None:
-        present = len(list(VENV.glob("[Ll]ib/**/site-packages/*.dist-info")))
+        present = sum(len(list(VENV.glob(pattern))) for pattern in INSTALLED)
         if present - last >= (1 if terminal else 25):
             last = present
             show(f"{min(present, total)} of {total} unpacked")
