@@ -143,7 +143,7 @@ def test_answers_become_json(value: Any, plain: Any) -> None:
         (float("inf"), "inf"), (10**1000, "beyond every limit"), (["x" * 30_000], "too long"),
         (Odd(), "do not look"), (endless(), "RecursionError"), (len, "function `len` itself"),
     ],
-    ids=repr,
+    ids="set bytes object inf huge long odd endless function".split(),
 )  # fmt: skip
 def test_what_cannot_be_marked_is_said(value: Any, words: str) -> None:
     recorded = record_answer((value,), None)
