@@ -148,7 +148,9 @@ def test_without_git_says_what_to_do(course: Course, tool: str) -> None:
 def test_make_reset_and_update_run_the_tools(require_tool: Callable[..., str]) -> None:
     make = require_tool("make")
     for target, tool in (("reset", "tools/reset.py 03"), ("update", "tools/update.py")):
-        shown = subprocess.check_output([make, "-n", target, "LESSON=03"], cwd=ROOT, text=True)
+        shown = subprocess.check_output(
+            [make, "-n", "--no-print-directory", target, "LESSON=03"], cwd=ROOT, text=True
+        )
         assert re.search(rf"python3? {re.escape(tool)}$", shown.strip()), shown
     ran = subprocess.run([make, "-s", "reset"], cwd=ROOT, capture_output=True, text=True)
     assert ran.returncode == 2 and "LESSON=03" in ran.stderr.splitlines()[0]
