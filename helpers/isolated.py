@@ -104,8 +104,8 @@ def _answer(child: subprocess.CompletedProcess[str]) -> Any:
     """The result in the child's output, or the error that says why there is none."""
     if child.returncode < 0:
         name = signal.Signals(-child.returncode).name
-        hint = f": the system does this when memory runs out. {see('memory')}"
-        hint = hint if name == "SIGKILL" else ""
+        out_of_memory = f": the system does this when memory runs out. {see('memory')}"
+        hint = out_of_memory if name == "SIGKILL" else ""
         raise ChildFailed("killed", f"the process was killed by {name}{hint}")
     try:
         answer = json.loads(child.stdout)

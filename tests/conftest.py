@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -15,6 +16,15 @@ os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # as helpers does, had it c
 os.environ["MODEL_NAME"] = ""  # the course's default, whatever a local .env says
 os.environ.setdefault("DEVICE", "cpu")  # where the stored outputs come from
 os.environ["LLM_BASICS_PROGRESS"] = "off"  # no test reads or writes a learner's progress
+
+CHROMIUM = [
+    "--no-sandbox",  # inside containers the kernel refuses it one of its own
+    "--disable-gpu",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+    "--no-first-run",
+]
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -45,3 +55,14 @@ def require_tool() -> Callable[..., str]:
         raise AssertionError("unreachable")
 
     return find
+
+
+@pytest.fixture(scope="module")
+def browser(require_tool: Callable[..., str]) -> Iterator[Any]:
+    """A headless Chromium, driven by Playwright."""
+    path = require_tool("chromium", "chromium-browser", "google-chrome")
+    sync_api = pytest.importorskip("playwright.sync_api")
+    with sync_api.sync_playwright() as playwright:
+        started = playwright.chromium.launch(executable_path=path, args=CHROMIUM)
+        yield started
+        started.close()

@@ -12,6 +12,7 @@ import sys
 from pathlib import Path
 
 import nbformat
+from exercises import names
 from nbclient import NotebookClient
 from nbformat import NotebookNode
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
@@ -30,16 +31,13 @@ def build(lesson: Lesson, name: str) -> NotebookNode:
         name: the lesson's file name, for the link back.
     """
     module = f"lesson_{lesson.number}"
-    left = ", ".join(f"q{question.number}" for question in lesson.questions)
     cells = [
         new_markdown_cell(
             f"# {lesson.number} · {lesson.title}: solutions\n\nOne way each; others are right, "
             f"too. Written by `make solutions` from `helpers/exercises/{module}.py`.\n\n"
             f"[← the lesson](../{name})"
         ),
-        new_code_cell(
-            f"import helpers\nfrom helpers.exercises import {module}\n\n{left} = {module}.questions"
-        ),
+        new_code_cell(f"import helpers\nfrom helpers.exercises import {module}\n\n{names(lesson)}"),
     ]
     for question in lesson.questions:
         cells += [

@@ -158,6 +158,13 @@ def shown(name: str, given: tuple[Any, ...]) -> str:
     return f"{name}({', '.join(w if len(w) <= 40 else f'{w[:36]}…{w[-1]}' for w in words)})"
 
 
+def compare_ratio(guess: float, measured: float) -> str:
+    """`compare_guess` for ratios, which `Wrong` says must be above 0."""
+    if guess <= 0:
+        raise Wrong("Measured right. But the prediction, a ratio, must be above 0.")
+    return compare_guess(guess, measured)
+
+
 def compare_guess(guess: float, measured: float, unit: str = "") -> str:
     """One sentence on how far a prediction was off; a wrong prediction is no mistake."""
     shown_unit = f" {unit}" if unit else ""

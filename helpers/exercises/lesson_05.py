@@ -157,10 +157,8 @@ def _check_context(answer: Any) -> str:
     words = f"too {'low' if measured < right else 'high'}. Check model, text and both contexts."
     mistakes.append((measured, f"{measured:.4g} is {words}"))  # close to 1: no other guess helps
     checks.expect(measured, right, "times as many bits", mistakes, tolerance=0.008)
-    if guess <= 0:
-        raise checks.Wrong("Measured right. But the prediction, a ratio, must be above 0.")
     return (
-        f"{checks.compare_guess(guess, measured)} Compare models with the same window, or the "
+        f"{checks.compare_ratio(guess, measured)} Compare models with the same window, or the "
         "window is part of what you compare."
     )
 

@@ -10,7 +10,6 @@ import sys
 import tempfile
 import time
 from collections.abc import Sequence
-from datetime import datetime
 from pathlib import Path
 
 from helpers.environment import ROOT
@@ -19,6 +18,7 @@ from helpers.exercises import lessons
 from helpers.grade.gradebook import write_csv, write_page
 from helpers.grade.marking import Marked, mark
 from helpers.grade.submissions import Submission, find_submissions
+from helpers.report.options import limit, new_folder
 
 GOOD, PROBLEMS, WRONG_USAGE, STOPPED = 0, 1, 2, 130
 CHANGED = (
@@ -46,43 +46,19 @@ def arguments() -> argparse.ArgumentParser:
         help="a new or empty folder; default: gradebooks/ and the time",
     )  # fmt: skip
     parser.add_argument(
-        "--timeout", type=_positive, default=600.0, metavar="SECONDS",
+        "--timeout", type=limit, default=600.0, metavar="SECONDS",
         help="how long a notebook may take (default: %(default)g)",
     )  # fmt: skip
     parser.add_argument(
-        "--cell-timeout", type=_positive, default=120.0, metavar="SECONDS",
+        "--cell-timeout", type=limit, default=120.0, metavar="SECONDS",
         help="how long a cell may take; it is then interrupted and the next one is run "
         "(default: %(default)g)",
     )  # fmt: skip
     parser.add_argument(
-        "--memory", type=_positive, default=3000.0, metavar="MB",
+        "--memory", type=limit, default=3000.0, metavar="MB",
         help="memory that a notebook's processes may hold together (default: %(default)g)",
     )  # fmt: skip
     return parser
-
-
-def _positive(text: str) -> float:
-    """A limit from the command line."""
-    value = float(text)
-    if not 0 < value < 1e9:
-        raise ValueError
-    return value
-
-
-def output_folder(asked: Path | None) -> Path:
-    """Make the gradebook's folder.
-
-    Raises:
-        ParameterError: it holds files already, or cannot be made.
-    """
-    folder = asked or ROOT / "gradebooks" / datetime.now().strftime("%Y-%m-%d_%H-%M-%S")
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        if any(folder.iterdir()):
-            raise ParameterError("output", str(folder), "a new or an empty folder")
-    except OSError as error:
-        raise ParameterError("output", str(folder), f"a folder to write in ({error})") from error
-    return folder
 
 
 def fingerprint() -> str:
@@ -113,7 +89,6 @@ def grade(submissions: Sequence[Submission], folder: Path, options: argparse.Nam
     os.environ["HF_HUB_OFFLINE"] = "1"
     before, warning = fingerprint(), ""
     marked: list[Marked] = []
-    (folder / "executed").mkdir()
     for place, submission in enumerate(submissions, start=1):
         name = f"{submission.lesson}_{place:03d}.ipynb"
         one = run_one(submission, folder / "executed" / name, options)
@@ -143,7 +118,7 @@ def main() -> int:
     try:
         lessons()  # read before anything of a learner's runs
         submissions = find_submissions(options.submissions)
-        folder = output_folder(options.output)
+        folder = new_folder(options.output, "gradebooks", "executed")
         return grade(submissions, folder, options)
     except ParameterError as error:
         print(f"error: {error}", file=sys.stderr)

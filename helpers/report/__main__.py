@@ -10,10 +10,10 @@ import time
 from datetime import datetime
 from pathlib import Path
 
-from helpers.environment import ROOT
 from helpers.errors import ParameterError
 from helpers.report.machine import machine, versions
 from helpers.report.model import Report, Run, read_report
+from helpers.report.options import limit, new_folder
 from helpers.report.plan import find_lessons, parse_parameters, plan
 
 TIMEOUT_SECONDS = 900.0
@@ -42,38 +42,13 @@ def arguments() -> argparse.ArgumentParser:
         help="a new or empty folder; default: reports/ and the time",
     )  # fmt: skip
     parser.add_argument(
-        "--timeout", type=_seconds, default=TIMEOUT_SECONDS, metavar="SECONDS",
+        "--timeout", type=limit, default=TIMEOUT_SECONDS, metavar="SECONDS",
         help="how long a lesson may take (default: %(default)g)",
     )  # fmt: skip
     parser.add_argument(
         "--compare", type=Path, metavar="OLD", help="an earlier report, to show what changed"
     )
     return parser
-
-
-def _seconds(text: str) -> float:
-    """A time limit from the command line."""
-    seconds = float(text)
-    if not 0 < seconds < 1e6:
-        raise ValueError
-    return seconds
-
-
-def output_folder(asked: Path | None) -> Path:
-    """Make the report's folder.
-
-    Raises:
-        ParameterError: it holds files already, or cannot be made.
-    """
-    folder = asked or ROOT / "reports" / datetime.now().strftime("%Y-%m-%d_%H-%M-%S")
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        if any(folder.iterdir()):
-            raise ParameterError("output", str(folder), "a new or an empty folder")
-        (folder / "lessons").mkdir()
-    except OSError as error:
-        raise ParameterError("output", str(folder), f"a folder to write in ({error})") from error
-    return folder
 
 
 def run_all(report: Report, folder: Path, old: Report | None) -> None:
@@ -128,7 +103,7 @@ def make_report(options: argparse.Namespace) -> int:
     parameters = parse_parameters(options.parameters)
     runs = plan(find_lessons(options.lessons), parameters)
     old = read_report(options.compare) if options.compare else None
-    folder = output_folder(options.output)
+    folder = new_folder(options.output, "reports", "lessons")
     report = Report(
         started=datetime.now().astimezone().isoformat(timespec="seconds"),
         machine=machine(),

@@ -4,24 +4,14 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
 import pytest
-from playwright.sync_api import Browser, ConsoleMessage, Page, expect, sync_playwright
+from playwright.sync_api import Browser, ConsoleMessage, Page, expect
 
 from helpers.serving.process import ServerProcess
 
 pytestmark = pytest.mark.browser
-
-
-@pytest.fixture(scope="module")
-def browser(require_tool: Callable[..., str]) -> Iterator[Browser]:
-    path = require_tool("chromium", "chromium-browser", "google-chrome")
-    with sync_playwright() as playwright:
-        # Without a sandbox of its own: inside containers the kernel refuses it.
-        browser = playwright.chromium.launch(executable_path=path, args=["--no-sandbox"])
-        yield browser
-        browser.close()
 
 
 def broken(message: ConsoleMessage) -> bool:

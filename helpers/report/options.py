@@ -1,0 +1,39 @@
+"""What the command lines of the report and of marking share: an output folder, limits."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from pathlib import Path
+
+from helpers.environment import ROOT
+from helpers.errors import ParameterError
+
+
+def limit(text: str) -> float:
+    """A limit from the command line, in whatever unit: above 0, under a thousand million."""
+    value = float(text)
+    if not 0 < value < 1e9:
+        raise ValueError
+    return value
+
+
+def new_folder(asked: Path | None, kind: str, inner: str) -> Path:
+    """Make the folder that results are written to.
+
+    Args:
+        asked: what `--output` says; None: a folder of the course, named by the time.
+        kind: where that one lies, "reports" or "gradebooks".
+        inner: a folder to make inside.
+
+    Raises:
+        ParameterError: it holds files already, or cannot be made.
+    """
+    folder = asked or ROOT / kind / datetime.now().strftime("%Y-%m-%d_%H-%M-%S")
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        if any(folder.iterdir()):
+            raise ParameterError("output", str(folder), "a new or an empty folder")
+        (folder / inner).mkdir()
+    except OSError as error:
+        raise ParameterError("output", str(folder), f"a folder to write in ({error})") from error
+    return folder
