@@ -12,6 +12,7 @@ import os
 import re
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -122,10 +123,10 @@ def reset(numbers: list[str]) -> None:
     restore([lesson for lesson in lessons if lesson in changed])
 
 
-def main() -> int:
-    """Exit status: 0 done, 1 not possible here, 2 an unknown lesson."""
+def finish(work: Callable[[], None]) -> int:
+    """Do the work; what stops it is said in one line. Returns the exit status."""
     try:
-        reset(sys.argv[1:])
+        work()
     except Problem as problem:
         print(problem, file=sys.stderr)
         return problem.status
@@ -133,6 +134,11 @@ def main() -> int:
         print(f"{error.strerror}: {error.filename}", file=sys.stderr)
         return 1
     return 0
+
+
+def main() -> int:
+    """Exit status: 0 done, 1 not possible here, 2 an unknown lesson."""
+    return finish(lambda: reset(sys.argv[1:]))
 
 
 if __name__ == "__main__":

@@ -10,9 +10,8 @@ changed at all.
 from __future__ import annotations
 
 import sys
-from pathlib import Path
 
-from reset import Problem, changed_files, git, restore, shipped_lessons
+from reset import Problem, changed_files, finish, git, restore, shipped_lessons
 
 
 def names(*arguments: str) -> set[str]:
@@ -61,15 +60,7 @@ def update() -> None:
 
 def main() -> int:
     """Exit status: 0 up to date, 1 not possible; then nothing was changed."""
-    try:
-        update()
-    except Problem as problem:
-        print(problem, file=sys.stderr)
-        return problem.status
-    except OSError as error:
-        print(f"{error.strerror}: {Path(str(error.filename)).name}", file=sys.stderr)
-        return 1
-    return 0
+    return finish(update)
 
 
 if __name__ == "__main__":
