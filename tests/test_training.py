@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import json
 import os
 import random
 import subprocess
@@ -28,8 +29,11 @@ def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-def train(corpus: Path, work: Path, tokens: int, workers: int = 1) -> subprocess.CompletedProcess:
+def train(
+    corpus: Path, work: Path, tokens: int, workers: int = 1, more: str = ""
+) -> subprocess.CompletedProcess:
     options = f"--model course-gpt-1m --tokens {tokens} --batch-tokens 1024 --workers {workers}"
+    options += more
     return subprocess.run(
         [sys.executable, "-m", "training.train", "--corpus", str(corpus), "--work", str(work),
          *options.split(), "--no-compile", "--log-seconds", "0", "--validation", str(corpus)],
@@ -62,6 +66,16 @@ def test_two_processes_share_gradients(corpus: Path, tmp_path: Path) -> None:
     result = train(corpus, tmp_path, 4 * 1024, workers=2)
     assert result.returncode == 0, result.stderr
     assert losses(tmp_path)[-1] < losses(tmp_path)[0]
+
+
+def test_goes_on_from_the_shipped_weights(corpus: Path, tmp_path: Path) -> None:
+    folder = ROOT / "models" / "course-gpt-1m"
+    seen = json.loads((folder / "training.json").read_text())["training_tokens"]
+    result = train(corpus, tmp_path, seen + 2048, workers=2, more=" --shipped")
+    assert result.returncode == 0, result.stderr
+    assert f"shipped weights, at {seen:,} tokens" in result.stdout
+    assert (tmp_path / "tokenizer.json").read_bytes() == (folder / "tokenizer.json").read_bytes()
+    assert losses(tmp_path)[0] < 7  # random weights begin at ln 8192 = 9.0
 
 
 def test_missing_corpus_is_one_line(tmp_path: Path) -> None:
@@ -97,3 +111,34 @@ def test_a_grown_model_computes_the_same() -> None:
         assert not torch.allclose(large(input_ids=ids).logits, expected, atol=1e-3)
         large.load_state_dict(grow(small.state_dict(), large.state_dict()))
         torch.testing.assert_close(large(input_ids=ids).logits, expected, atol=1e-4, rtol=1e-4)
+
+
+def test_copied_runs_are_counted() -> None:
+    from training.samples import copied
+
+    training = ["a b c d e f g h i j", "one two three four five six seven eight"]
+    groups = {
+        "all": ["x a b c d e f g h y"],  # ten words: three runs, one of them copied
+        "across documents": ["g h i j one two three four"],
+        "too short": ["a b c"],
+    }
+    assert copied(groups, training) == {
+        "all": (1, 3),
+        "across documents": (0, 1),
+        "too short": (0, 0),
+    }
+
+
+def test_every_card_has_its_thirty_samples() -> None:
+    from helpers.generator import load
+    from training.samples import PROMPTS, SAMPLE_TOKENS, TEMPERATURES
+
+    assert len(PROMPTS) * len(TEMPERATURES) == 30
+    for folder in sorted((ROOT / "models").glob("course-gpt-*")):
+        page = (folder / "samples.md").read_text(encoding="utf-8")
+        assert page.count("```text\n") == 30
+        # As the card says: written by this model, with this seed.
+        greedy = load(folder.name, "cpu").generate(
+            PROMPTS[0], temperature=0.0, max_new_tokens=SAMPLE_TOKENS, seed=0
+        )
+        assert f"```text\n{greedy.text.strip()}\n```" in page

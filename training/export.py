@@ -1,8 +1,9 @@
-"""From a checkpoint to `models/NAME`: fp16 weights, tokenizer, facts, figure, model card.
+r"""From a checkpoint to `models/NAME`: fp16 weights, tokenizer, facts, figure, model card.
 
-    python -m training.export --model course-gpt-4m --sources SOURCES.md --validation held.txt
+    python -m training.export --model course-gpt-4m --corpus corpus.txt --validation held.txt \
+        --sources SOURCES.md --machine "2 cores of …"
 
-The card's samples are drawn with fixed seeds and none is left out.
+The samples beside the card are drawn with fixed seeds and none is left out.
 """
 
 # ruff: noqa: E501 (the lines of a Markdown table cannot be broken)
@@ -21,20 +22,11 @@ from transformers import GenerationConfig, PreTrainedTokenizerFast
 
 from helpers.generator import TextGenerator
 from helpers.quality import bits_per_byte
-from training.data import END_OF_TEXT
-from training.train import CONTEXT, SHAPES, new_model
+from training.data import END_OF_TEXT, read_documents
+from training.samples import measure
+from training.train import CONTEXT, MODELS, SHAPES, new_model
 
-MODELS = Path(__file__).resolve().parent.parent / "models"
 LICENCE = "CC BY-SA 4.0"
-PROMPTS = (
-    "Machine learning is",
-    "A container is",
-    "Kubernetes is",
-    "Q: What is Docker?\nA:",
-    "Explain tokenization.",
-    "Once upon a time",
-)
-TEMPERATURES = (0.0, 0.7, 1.3)
 
 
 def export(args: argparse.Namespace) -> None:
@@ -79,7 +71,9 @@ def export(args: argparse.Namespace) -> None:
     shutil.copy(source / "log.csv", target / "training_log.csv")
     draw_curve(target)
     generator = TextGenerator(model, tokenizer, args.model)
-    (target / "README.md").write_text(card(facts, generator, args.sources), encoding="utf-8")
+    page, counted = measure(generator, read_documents(args.corpus), text)
+    (target / "samples.md").write_text(page, encoding="utf-8")
+    (target / "README.md").write_text(card(facts, counted, args.sources), encoding="utf-8")
     write_checksums()
 
 
@@ -101,26 +95,14 @@ def draw_curve(target: Path) -> None:
     figure.savefig(target / "training_curve.png", dpi=110)
 
 
-def samples(generator: TextGenerator) -> str:
-    """Every prompt at every temperature, seed 0, as Markdown."""
-    parts = []
-    for temperature in TEMPERATURES:
-        parts.append(f"### Temperature {temperature}\n")
-        for prompt in PROMPTS:
-            text = generator.generate(
-                prompt, temperature=temperature, max_new_tokens=50, seed=0
-            ).text
-            parts.append("```text\n" + text.strip() + "\n```\n")
-    return "\n".join(parts)
-
-
-def card(facts: dict, generator: TextGenerator, sources: Path) -> str:
+def card(facts: dict, counted: dict[str, str], sources: Path) -> str:
     """The model card: front matter of the hub's form, then what a reader should know."""
     tokens = facts["training_tokens"] / 1e6
     source = facts.get("grown_from")
     start = (
         f", after those of {source}, from which it was grown (`training/grow.py`)" if source else ""
     )
+    counts = "\n".join(f"| {what} | {count} |" for what, count in counted.items())
     return f"""---
 license: cc-by-sa-4.0
 language: en
@@ -151,14 +133,12 @@ or harm, and it follows no instructions. English only.
 | recipe | Muon (hidden matrices) and AdamW (the rest), bf16 autocast, constant rate, then linear decay; see `training/` |
 | held-out bits per byte (460 KB split off the sources) | {facts["validation_bits_per_byte"]} |
 | held-out bits per byte (`models/heldout.md`, written for the course) | {facts["heldout_bits_per_byte"]} |
+{counts}
 
-The log is in `training_log.csv`, the curve in `training_curve.png`.
+The log is in `training_log.csv`, the curve in `training_curve.png`. What else was tried, and
+which of it helped, is in `training/README.md`. Thirty samples, none of them chosen, and how
+much of them is copied from the training text: `samples.md`.
 
-## Samples
-
-Seed 0, top-k 50, 50 new tokens; none was chosen or left out.
-
-{samples(generator)}
 ## Data and licence
 
 The model was trained on openly licensed English text, cleaned and shuffled. Part of it is
@@ -189,6 +169,7 @@ def main() -> None:
     p = argparse.ArgumentParser(prog="python -m training.export", description=__doc__)
     p.add_argument("--model", choices=SHAPES, required=True)
     p.add_argument("--work", type=Path, default=Path("training/work"))
+    p.add_argument("--corpus", type=Path, required=True, help="the training text")
     p.add_argument("--validation", type=Path, required=True, help="held-out text")
     p.add_argument("--sources", type=Path, required=True, help="Markdown table of the sources")
     p.add_argument("--grown-from", choices=SHAPES, help="the model that training/grow.py doubled")

@@ -10,7 +10,9 @@ from __future__ import annotations
 
 import argparse
 import csv
+import json
 import os
+import shutil
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,6 +31,7 @@ from helpers.quality import bits_per_byte
 from training.data import END_OF_TEXT, VOCABULARY, Batches, prepare
 
 CONTEXT = 512
+MODELS = Path(__file__).resolve().parent.parent / "models"
 
 
 @dataclass(frozen=True)
@@ -124,9 +127,11 @@ class Trainer:
         return F.cross_entropy(logits.float().flatten(0, 1), y.flatten())
 
     def resume(self) -> None:
-        """Go on from the last checkpoint, if there is one."""
+        """Go on from the last checkpoint; without one, from the shipped weights if asked to."""
         checkpoint = self.out / "checkpoint.pt"
         if not checkpoint.exists():
+            if self.args.shipped:
+                self.begin_with_shipped()
             return
         state = torch.load(checkpoint, map_location=self.device, weights_only=True)
         self.model.load_state_dict(state["model"])
@@ -135,6 +140,16 @@ class Trainer:
         self.tokens, self.seconds = state["tokens"], state["seconds"]
         if self.worker == 0:
             print(f"resumed at {self.tokens:,} tokens")
+
+    def begin_with_shipped(self) -> None:
+        """Take the weights of `models/`; the optimizers know nothing of the past then."""
+        folder = MODELS / self.args.model
+        shipped = GPT2LMHeadModel.from_pretrained(folder, dtype=torch.float32)
+        self.model.load_state_dict(shipped.state_dict())
+        facts = json.loads((folder / "training.json").read_text(encoding="utf-8"))
+        self.tokens, self.seconds = facts["training_tokens"], facts["training_minutes"] * 60
+        if self.worker == 0:
+            print(f"begins with the shipped weights, at {self.tokens:,} tokens")
 
     def spent(self) -> float:
         """Seconds of training so far, earlier processes included."""
@@ -247,6 +262,10 @@ def parse() -> argparse.Namespace:
     p.add_argument("--corpus", type=Path, required=True, help="text file (.txt or .txt.xz)")
     p.add_argument("--model", choices=SHAPES, required=True)
     p.add_argument("--work", type=Path, default=Path("training/work"), help="cache, checkpoints")
+    p.add_argument(
+        "--shipped", action="store_true",
+        help="without a checkpoint, begin with the weights and the tokenizer in models/",
+    )  # fmt: skip
     p.add_argument("--validation", type=Path, help="held-out text for the final measurement")
     p.add_argument("--tokens", type=float, default=14e6, help="training tokens in all")
     p.add_argument("--batch-tokens", type=int, default=4096)
@@ -274,10 +293,14 @@ def parse() -> argparse.Namespace:
 def main() -> None:
     """Train on one GPU, or on a CPU with a process a core."""
     args = parse()
+    tokenizer_file = args.work / "tokenizer.json"
+    if args.shipped and not tokenizer_file.exists():
+        args.work.mkdir(parents=True, exist_ok=True)
+        shutil.copy(MODELS / args.model / "tokenizer.json", tokenizer_file)
     if args.workers == 1:
         Trainer(args, worker=0).run()
         return
-    prepare(args.corpus, args.work, args.work / "tokenizer.json", args.seed)
+    prepare(args.corpus, args.work, tokenizer_file, args.seed)
     (args.work / "rendezvous").unlink(missing_ok=True)
     torch.multiprocessing.spawn(_worker, (args,), nprocs=args.workers)
 
