@@ -135,9 +135,10 @@ or harm, and it follows no instructions. English only.
 | held-out bits per byte (`models/heldout.md`, written for the course) | {facts["heldout_bits_per_byte"]} |
 {counts}
 
-The log is in `training_log.csv`, the curve in `training_curve.png`. What else was tried, and
-which of it helped, is in `training/README.md`. Thirty samples, none of them chosen, and how
-much of them is copied from the training text: `samples.md`.
+The log is in `training_log.csv`, the curve in `training_curve.png`. Thirty samples, none of them
+chosen, and how much of them is copied from the training text: `samples.md`.
+
+{tried()}
 
 ## Data and licence
 
@@ -146,6 +147,12 @@ licensed CC BY-SA, so the weights are released under CC BY-SA 4.0. The sources:
 
 {source_table(sources)}
 """
+
+
+def tried() -> str:
+    """What was tried and which of it helped, as `training/README.md` says it."""
+    text = Path(__file__).with_name("README.md").read_text(encoding="utf-8")
+    return text[text.index("## What was tried") :].strip()
 
 
 def source_table(sources: Path) -> str:
