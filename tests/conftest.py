@@ -61,8 +61,9 @@ def require_tool() -> Callable[..., str]:
 def browser(require_tool: Callable[..., str]) -> Iterator[Any]:
     """A headless Chromium, driven by Playwright."""
     path = require_tool("chromium", "chromium-browser", "google-chrome")
-    sync_api = pytest.importorskip("playwright.sync_api")
-    with sync_api.sync_playwright() as playwright:
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as playwright:
         started = playwright.chromium.launch(executable_path=path, args=CHROMIUM)
         yield started
         started.close()

@@ -21,17 +21,18 @@ import torch
 from transformers import GenerationConfig, PreTrainedTokenizerFast
 
 from helpers.generator import TextGenerator
+from helpers.models import models_folder
 from helpers.quality import bits_per_byte
 from training.data import END_OF_TEXT, read_documents
 from training.samples import measure
-from training.train import CONTEXT, MODELS, SHAPES, new_model
+from training.train import CONTEXT, SHAPES, new_model
 
 LICENCE = "CC BY-SA 4.0"
 
 
 def export(args: argparse.Namespace) -> None:
     """Write `models/NAME` and the checksums of the whole folder."""
-    source, target = args.work / args.model, MODELS / args.model
+    source, target = args.work / args.model, models_folder() / args.model
     shutil.rmtree(target, ignore_errors=True)
     target.mkdir(parents=True)
     tokenizer = PreTrainedTokenizerFast(
@@ -64,7 +65,7 @@ def export(args: argparse.Namespace) -> None:
         "machine": args.machine,
         "validation_bits_per_byte": round(bits_per_byte(model, tokenizer, text), 3),
         "heldout_bits_per_byte": round(
-            bits_per_byte(model, tokenizer, (MODELS / "heldout.md").read_text("utf-8")), 3
+            bits_per_byte(model, tokenizer, (models_folder() / "heldout.md").read_text("utf-8")), 3
         ),
     }
     (target / "training.json").write_text(json.dumps(facts, indent=2) + "\n", encoding="utf-8")
@@ -164,11 +165,11 @@ def source_table(sources: Path) -> str:
 def write_checksums() -> None:
     """`models/SHA256SUMS` over every shipped file, in the format of sha256sum."""
     lines = []
-    for file in sorted(MODELS.rglob("*")):
+    for file in sorted(models_folder().rglob("*")):
         if file.is_file() and file.name != "SHA256SUMS":
             digest = hashlib.sha256(file.read_bytes()).hexdigest()
-            lines.append(f"{digest}  {file.relative_to(MODELS).as_posix()}\n")
-    (MODELS / "SHA256SUMS").write_text("".join(lines), encoding="utf-8")
+            lines.append(f"{digest}  {file.relative_to(models_folder()).as_posix()}\n")
+    (models_folder() / "SHA256SUMS").write_text("".join(lines), encoding="utf-8")
 
 
 def main() -> None:

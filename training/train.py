@@ -27,11 +27,11 @@ from torch.nn import functional as F
 from tqdm.auto import tqdm
 from transformers import GPT2Config, GPT2LMHeadModel, PreTrainedTokenizerFast
 
+from helpers.models import models_folder
 from helpers.quality import bits_per_byte
 from training.data import END_OF_TEXT, VOCABULARY, Batches, prepare
 
 CONTEXT = 512
-MODELS = Path(__file__).resolve().parent.parent / "models"
 
 
 @dataclass(frozen=True)
@@ -143,7 +143,7 @@ class Trainer:
 
     def begin_with_shipped(self) -> None:
         """Take the weights of `models/`; the optimizers know nothing of the past then."""
-        folder = MODELS / self.args.model
+        folder = models_folder() / self.args.model
         shipped = GPT2LMHeadModel.from_pretrained(folder, dtype=torch.float32)
         self.model.load_state_dict(shipped.state_dict())
         facts = json.loads((folder / "training.json").read_text(encoding="utf-8"))
@@ -296,7 +296,7 @@ def main() -> None:
     tokenizer_file = args.work / "tokenizer.json"
     if args.shipped and not tokenizer_file.exists():
         args.work.mkdir(parents=True, exist_ok=True)
-        shutil.copy(MODELS / args.model / "tokenizer.json", tokenizer_file)
+        shutil.copy(models_folder() / args.model / "tokenizer.json", tokenizer_file)
     if args.workers == 1:
         Trainer(args, worker=0).run()
         return

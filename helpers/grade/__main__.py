@@ -18,7 +18,7 @@ from helpers.exercises import lessons
 from helpers.grade.gradebook import write_csv, write_page
 from helpers.grade.marking import Marked, mark
 from helpers.grade.submissions import Submission, find_submissions
-from helpers.report.options import limit, new_folder
+from helpers.report.options import below, new_folder
 
 GOOD, PROBLEMS, WRONG_USAGE, STOPPED = 0, 1, 2, 130
 CHANGED = (
@@ -46,16 +46,16 @@ def arguments() -> argparse.ArgumentParser:
         help="a new or empty folder; default: gradebooks/ and the time",
     )  # fmt: skip
     parser.add_argument(
-        "--timeout", type=limit, default=600.0, metavar="SECONDS",
+        "--timeout", type=below(1e9), default=600.0, metavar="SECONDS",
         help="how long a notebook may take (default: %(default)g)",
     )  # fmt: skip
     parser.add_argument(
-        "--cell-timeout", type=limit, default=120.0, metavar="SECONDS",
+        "--cell-timeout", type=below(1e9), default=120.0, metavar="SECONDS",
         help="how long a cell may take; it is then interrupted and the next one is run "
         "(default: %(default)g)",
     )  # fmt: skip
     parser.add_argument(
-        "--memory", type=limit, default=3000.0, metavar="MB",
+        "--memory", type=below(1e9), default=3000.0, metavar="MB",
         help="memory that a notebook's processes may hold together (default: %(default)g)",
     )  # fmt: skip
     return parser

@@ -13,7 +13,7 @@ from pathlib import Path
 from helpers.errors import ParameterError
 from helpers.report.machine import machine, versions
 from helpers.report.model import Report, Run, read_report
-from helpers.report.options import limit, new_folder
+from helpers.report.options import below, new_folder
 from helpers.report.plan import find_lessons, parse_parameters, plan
 
 TIMEOUT_SECONDS = 900.0
@@ -42,7 +42,7 @@ def arguments() -> argparse.ArgumentParser:
         help="a new or empty folder; default: reports/ and the time",
     )  # fmt: skip
     parser.add_argument(
-        "--timeout", type=limit, default=TIMEOUT_SECONDS, metavar="SECONDS",
+        "--timeout", type=below(1e6), default=TIMEOUT_SECONDS, metavar="SECONDS",
         help="how long a lesson may take (default: %(default)g)",
     )  # fmt: skip
     parser.add_argument(

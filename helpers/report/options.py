@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from datetime import datetime
 from pathlib import Path
 
@@ -9,12 +10,16 @@ from helpers.environment import ROOT
 from helpers.errors import ParameterError
 
 
-def limit(text: str) -> float:
-    """A limit from the command line, in whatever unit: above 0, under a thousand million."""
-    value = float(text)
-    if not 0 < value < 1e9:
-        raise ValueError
-    return value
+def below(most: float) -> Callable[[str], float]:
+    """How argparse reads a limit in whatever unit: above 0 and below `most`."""
+
+    def limit(text: str) -> float:
+        value = float(text)
+        if not 0 < value < most:
+            raise ValueError
+        return value
+
+    return limit
 
 
 def new_folder(asked: Path | None, kind: str, inner: str) -> Path:
