@@ -44,7 +44,7 @@ update: ## get the newest version of the course; your work is kept
 	$(ANY_PYTHON) tools/update.py
 
 report: ready ## run lessons, write a report (LESSONS="02 05" ARGS="-p MODEL_NAME=course-gpt-1m")
-	@$(PY) -m helpers.report $(LESSONS) $(ARGS)
+	@$(PY) -m classroom.report $(LESSONS) $(ARGS)
 
 check: ready ## verify this machine: Python, packages, device, memory, models
 	@$(PY) -m helpers.check
@@ -52,15 +52,15 @@ check: ready ## verify this machine: Python, packages, device, memory, models
 lint: ready ## check style, types and links
 	@$(PY) -m ruff check .
 	@$(PY) -m ruff format --check .
-	@$(PY) -m mypy helpers
+	@$(PY) -m mypy helpers serving classroom
 	@$(PY) tools/links.py --check
 
 serve: ready ## start the LLM service (MODEL_NAME=gpt2 PORT=5001 choose; .env.example has all)
-	@$(PY) -m helpers.serving
+	@$(PY) -m serving
 
 load-test: ready ## load a running server (URL=http://127.0.0.1:5000 ARGS="--clients 8")
 	@$(if $(URL),,echo "Name a server: make load-test URL=http://127.0.0.1:5000" >&2; exit 2;) \
-	$(PY) -m helpers.serving.load_test "$(URL)" $(ARGS)
+	$(PY) -m serving.client.load_test "$(URL)" $(ARGS)
 
 bench: ready ## compare servers (ARGS="--transformers PATH", --quick; see benchmarks/README.md)
 	@$(PY) -m benchmarks.serving $(ARGS)

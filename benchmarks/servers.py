@@ -19,7 +19,7 @@ import psutil
 
 from helpers.environment import ROOT
 from helpers.models import locate
-from helpers.serving.process import ServerError, ServerProcess
+from serving.client import ServerError, ServerProcess
 
 TUTORIAL, PLAIN = "tutorial (pipeline behind a lock)", "transformers serve"
 PAGED, PAGED_BF16 = "transformers serve, continuous batching", "the same in bfloat16"

@@ -30,8 +30,8 @@ from benchmarks import servers, tables
 from benchmarks.servers import PAGED, PAGED_BF16, PLAIN, STATIC, STEP, TUTORIAL, Contender
 from benchmarks.tables import Sample, Samples
 from helpers.device import available_cpus
-from helpers.serving.load_test import Load, Report, bodies, run, spread
-from helpers.serving.process import ServerError, ServerProcess
+from serving.client import ServerError, ServerProcess
+from serving.client.load_test import Load, Report, bodies, run, spread
 
 README = Path(__file__).with_name("README.md")
 EQUAL = {"min_tokens": 48, "max_tokens": 48}
@@ -128,7 +128,7 @@ def health_times(model: Path, probes: int) -> list[float]:
     """
     full = str(servers.SLOTS + servers.QUEUE)
     with servers.ours(model, "step") as server:
-        command = [sys.executable, "-m", "helpers.serving.load_test", server.url]
+        command = [sys.executable, "-m", "serving.client.load_test", server.url]
         command += ["--clients", full, "--requests", "100000", "--tokens", "64-128"]
         load = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         try:

@@ -26,23 +26,18 @@ _PUBLIC = {
     "ParameterError": "errors",
     "TextGenerator": "generator",
     "catalogue": "models",
-    "forget_progress": "exercises.course_map",
     "load": "generator",
-    "progress": "exercises.course_map",
 }
 __all__ = [
     "GenerationSettings",
     "ParameterError",
     "TextGenerator",
     "catalogue",
-    "forget_progress",
     "load",
-    "progress",
 ]
 
 if TYPE_CHECKING:
     from helpers.errors import ParameterError
-    from helpers.exercises.course_map import forget_progress, progress
     from helpers.generator import TextGenerator, load
     from helpers.models import catalogue
     from helpers.settings import GenerationSettings

@@ -13,8 +13,8 @@ import helpers
 from benchmarks import serving, tables
 from benchmarks.servers import STATIC, STEP, TUTORIAL, CommandServer, Contender, endless
 from benchmarks.tables import Sample, grid, ratio
-from helpers.serving.load_test import Load, Report, Result, run
-from helpers.serving.process import ServerError
+from serving.client import ServerError
+from serving.client.load_test import Load, Report, Result, run
 
 SAMPLE = Sample(tokens_per_second=100, p50=1, p95=2, ttft=0.1, ttft_p95=0.2, per_token=0.01)
 

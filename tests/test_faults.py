@@ -43,9 +43,9 @@ def test_fault_is_found(fault: str, tmp_path: Path) -> None:
     (lesson,) = (ROOT / "notebooks").glob(f"{number}_*.ipynb")
     library, elsewhere = tmp_path / "library", tmp_path / "elsewhere"
     elsewhere.mkdir()
-    shutil.copytree(
-        ROOT / "helpers", library / "helpers", ignore=shutil.ignore_patterns("__pycache__")
-    )
+    for package in ("helpers", "serving", "classroom"):
+        ignored = shutil.ignore_patterns("__pycache__")
+        shutil.copytree(ROOT / package, library / package, ignore=ignored)
     (library / "models").symlink_to(ROOT / "models", target_is_directory=True)
     source = (library / "helpers" / file).read_text(encoding="utf-8")
     assert source.count(right) == 1, f"helpers/{file} changed: put the fault in anew"

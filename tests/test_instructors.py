@@ -9,8 +9,8 @@ from pathlib import Path
 import nbformat
 import pytest
 
-from helpers.report.__main__ import arguments
-from helpers.report.plan import parse_parameters
+from classroom.report.__main__ import arguments
+from classroom.report.plan import parse_parameters
 from tests.conftest import ROOT
 
 DOCUMENT = ROOT / "docs" / "instructors.md"

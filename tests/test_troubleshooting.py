@@ -22,7 +22,11 @@ from helpers.errors import TROUBLESHOOTING, see
 from tests.conftest import ROOT
 
 DOCUMENT = ROOT / TROUBLESHOOTING
-SOURCES = sorted([*ROOT.glob("helpers/**/*.py"), *ROOT.glob("tools/*.py")])
+SOURCES = sorted(
+    path
+    for folder in ("helpers", "serving", "classroom", "tools")
+    for path in (ROOT / folder).rglob("*.py")
+)
 LEAST_CHARACTERS = 10  # that a quotation must have in one piece: shorter ones prove nothing
 PIECES = re.compile(r"…|\n|→|✗|\s{2,}")
 ERROR_NAME = re.compile(r"^(\w+(?:Error|Failed)): ")

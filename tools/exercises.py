@@ -1,4 +1,4 @@
-"""Put the exercises and the recap of helpers/exercises/ into the lessons' notebooks.
+"""Put the exercises and the recap of classroom/exercises/ into the lessons' notebooks.
 
     python tools/exercises.py          all lessons that have some
     python tools/exercises.py 01 03    some
@@ -19,7 +19,7 @@ from nbformat import NotebookNode
 from nbformat.v4 import new_code_cell, new_markdown_cell
 from outputs import choose, tidy
 
-from helpers.exercises import Lesson, lessons
+from classroom.exercises import Lesson, lessons
 
 HEADING, END = "## Exercises", "## Recap"
 INTRO = (
@@ -52,10 +52,10 @@ def import_questions(cells: list[NotebookNode], lesson: Lesson) -> None:
     lines = [
         line
         for line in cell.source.splitlines()
-        if "helpers.exercises" not in line and f"lesson_{lesson.number}.questions" not in line
+        if "classroom.exercises" not in line and f"lesson_{lesson.number}.questions" not in line
     ]
     place = next(n for n, line in enumerate(lines) if line.startswith("from helpers import"))
-    lines.insert(place + 1, f"from helpers.exercises import lesson_{lesson.number}")
+    lines.insert(place + 1, f"from classroom.exercises import lesson_{lesson.number}")
     while not lines[-1]:
         lines.pop()
     gap = [""] if re.match(r"from |import ", lines[-1]) else []

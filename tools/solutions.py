@@ -1,4 +1,4 @@
-"""Write the notebooks of solutions from helpers/exercises/, with outputs (`make solutions`).
+"""Write the notebooks of solutions from classroom/exercises/, with outputs (`make solutions`).
 
 python tools/solutions.py          all lessons that have exercises
 python tools/solutions.py 01 03    some
@@ -18,7 +18,7 @@ from nbformat import NotebookNode
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 from outputs import CELL_SECONDS, ENVIRONMENT, NOTEBOOKS, choose, tidy
 
-from helpers.exercises import ANSWER_TYPE, Lesson, judge, lessons
+from classroom.exercises import ANSWER_TYPE, Lesson, judge, lessons
 
 FOLDER = NOTEBOOKS / "solutions"
 
@@ -34,10 +34,12 @@ def build(lesson: Lesson, name: str) -> NotebookNode:
     cells = [
         new_markdown_cell(
             f"# {lesson.number} · {lesson.title}: solutions\n\nOne way each; others are right, "
-            f"too. Written by `make solutions` from `helpers/exercises/{module}.py`.\n\n"
+            f"too. Written by `make solutions` from `classroom/exercises/{module}.py`.\n\n"
             f"[← the lesson](../{name})"
         ),
-        new_code_cell(f"import helpers\nfrom helpers.exercises import {module}\n\n{names(lesson)}"),
+        new_code_cell(
+            f"import helpers\nfrom classroom.exercises import {module}\n\n{names(lesson)}"
+        ),
     ]
     for question in lesson.questions:
         cells += [

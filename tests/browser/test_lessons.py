@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from helpers.exercises import lessons
+from classroom.exercises import lessons
 from tests.browser.conftest import Lab
 from tests.conftest import ROOT
 

@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
-from helpers.exercises import Verdict, lessons
-from helpers.serving.process import ServerProcess
+from classroom.exercises import Verdict, lessons
+from serving.client import ServerProcess
 from tests.browser.conftest import Lab
 from tests.conftest import ROOT
 
@@ -38,7 +38,7 @@ def report(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A real report of one lesson with two models."""
     folder = tmp_path_factory.mktemp("reports") / "report"
     models = ["-p", "MODEL_NAME=course-gpt-1m", "-p", "MODEL_NAME=course-gpt-4m"]
-    command = [sys.executable, "-m", "helpers.report", "00", *models, "--output", str(folder)]
+    command = [sys.executable, "-m", "classroom.report", "00", *models, "--output", str(folder)]
     subprocess.run(command, cwd=ROOT, check=True, capture_output=True, timeout=300)
     return folder
 
@@ -46,9 +46,9 @@ def report(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def gradebook(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A gradebook with marks of every kind."""
-    from helpers.grade.gradebook import write_page
-    from helpers.grade.marking import Mark, Marked
-    from helpers.grade.submissions import Submission
+    from classroom.grade.gradebook import write_page
+    from classroom.grade.marking import Mark, Marked
+    from classroom.grade.submissions import Submission
 
     kinds = ("right", "wrong", "unanswered", "error")
     asked = lessons()["01"].questions

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from helpers.models import models_folder
-from helpers.serving.process import ServerProcess
+from serving.client import ServerProcess
 
 MODEL = "course-gpt-1m"
 TEMPLATE = """\

@@ -11,8 +11,7 @@ import httpx
 import openai
 import pytest
 
-from helpers.serving.client import Client, events
-from helpers.serving.process import ServerProcess
+from serving.client import Client, ServerProcess, events
 
 MODEL = "course-gpt-1m"
 JSON = {"Content-Type": "application/json"}

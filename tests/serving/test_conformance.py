@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from helpers.serving.process import ServerProcess
+from serving.client import ServerProcess
 
 CONFIG = Path(__file__).with_name("schemathesis.toml")
 

@@ -19,11 +19,11 @@ from transformers import (
 )
 
 from helpers.models import load_model
-from helpers.serving.engine import Engine
-from helpers.serving.jobs import Job, NotReadyError, QueueFullError, SequenceError, TimeLimitError
-from helpers.serving.packed import PackedLinear, pack_linear_layers
-from helpers.serving.sampling import _narrow, _nucleus, _whole, candidates, next_tokens
 from helpers.settings import GenerationSettings
+from serving.engine.jobs import Job, NotReadyError, QueueFullError, SequenceError, TimeLimitError
+from serving.engine.packed import PackedLinear, pack_linear_layers
+from serving.engine.sampling import _narrow, _nucleus, _whole, candidates, next_tokens
+from serving.engine.scheduler import Engine
 
 Loaded = tuple[PreTrainedModel, PreTrainedTokenizerBase]
 WORDS = "the a model network learns data from and to language token memory fast because it".split()
@@ -379,8 +379,8 @@ import os
 import resource
 import psutil, torch
 from helpers.models import load_model
-from helpers.serving.engine import Engine
-from helpers.serving.jobs import Job
+from serving.engine.scheduler import Engine
+from serving.engine.jobs import Job
 from helpers.settings import GenerationSettings
 
 torch.set_num_threads(1)

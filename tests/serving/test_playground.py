@@ -9,7 +9,7 @@ from collections.abc import Iterator
 import pytest
 from playwright.sync_api import Browser, ConsoleMessage, Page, expect
 
-from helpers.serving.process import ServerProcess
+from serving.client import ServerProcess
 
 pytestmark = pytest.mark.browser
 

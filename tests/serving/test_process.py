@@ -17,13 +17,12 @@ import httpx
 import openai
 import pytest
 
-from helpers.serving.client import APIError, Client
-from helpers.serving.config import ConfigError, load_config
-from helpers.serving.process import ServerError, ServerProcess
+from serving.client import APIError, Client, ServerError, ServerProcess
+from serving.config import ConfigError, load_config
 
 ROOT = Path(__file__).resolve().parents[2]
 MODEL = "course-gpt-1m"
-COMMAND = [sys.executable, "-m", "helpers.serving"]
+COMMAND = [sys.executable, "-m", "serving"]
 
 
 def run(**settings: str) -> subprocess.CompletedProcess[str]:
@@ -186,7 +185,7 @@ def test_starting_again_stops_the_first_and_the_drain_ends_at_its_limit() -> Non
 
 def test_load_test_measures_a_server(server: ServerProcess, tmp_path: Path) -> None:
     report = tmp_path / "report.json"
-    command = [sys.executable, "-m", "helpers.serving.load_test", server.url, "--requests", "12"]
+    command = [sys.executable, "-m", "serving.client.load_test", server.url, "--requests", "12"]
     closed = subprocess.run(
         [*command, "--clients", "4", "--tokens", "4-8", "--ignore-end", "--json", str(report)],
         cwd=ROOT,

@@ -12,8 +12,7 @@ import httpx
 import psutil
 import pytest
 
-from helpers.serving.client import APIError, Client
-from helpers.serving.process import ServerProcess
+from serving.client import APIError, Client, ServerProcess
 
 SECONDS = float(os.environ.get("SOAK_SECONDS", "300"))
 PROMPTS = ["Machine learning is", "The", "A server " * 20, "Memory"]

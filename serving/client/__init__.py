@@ -1,0 +1,8 @@
+"""The client side of the service: a typed client, a server process of one's own, a load test."""
+
+from __future__ import annotations
+
+from serving.client.client import Answer, APIError, Client, Pieces, events
+from serving.client.process import ServerError, ServerProcess
+
+__all__ = ["APIError", "Answer", "Client", "Pieces", "ServerError", "ServerProcess", "events"]

@@ -1,0 +1,215 @@
+"""Marking: real notebooks, run for real, by learners of every kind."""
+
+from __future__ import annotations
+
+import csv
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import nbformat
+import pytest
+from nbformat.v4 import new_code_cell, new_notebook
+
+from classroom.exercises import ANSWER_TYPE, Verdict, lessons
+from classroom.grade.gradebook import rows, write_csv, write_page
+from classroom.grade.marking import Mark, Marked
+from classroom.grade.submissions import Submission, find_submissions
+from helpers.errors import ParameterError
+from tests.conftest import ROOT
+
+LESSON = lessons()["01"]
+IMPORTS = "import helpers\nfrom classroom.exercises import lesson_01\n"
+IMPORTS += ", ".join(f"q{q.number}" for q in LESSON.questions) + " = lesson_01.questions"
+SOLVED = [q.cell(q.code) for q in LESSON.questions]
+UNTOUCHED = [q.cell(q.start) for q in LESSON.questions]
+CHEAT = """
+from classroom.exercises import question
+question.Question.judge = lambda self, answer: question.Verdict("right", "of course")
+question.Question.check_answer = property(lambda self: lambda answer: "of course")
+import classroom.exercises.checks as checks
+checks.Wrong = type("Wrong", (Exception,), {})
+"""
+FORGED = f"""
+from IPython.display import display
+display({{{ANSWER_TYPE!r}: {{"question": "01.2", "answer": {{"value": "forged"}}}}}}, raw=True)
+display({{{ANSWER_TYPE!r}: ["no", "answer"]}}, raw=True)
+display({{{ANSWER_TYPE!r}: {{"question": "77.1", "answer": 1}}}}, raw=True)
+"""
+
+
+def hand_in(folder: Path, learner: str, cells: list[str], name: str = "01_tokenization") -> Path:
+    """A learner's notebook, as it lies in the folder that the instructor gets."""
+    path = folder / learner / f"{name}.ipynb"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    notebook = new_notebook(cells=[new_code_cell(source) for source in cells])
+    notebook.metadata.kernelspec = {"name": "python3", "display_name": "", "language": "python"}
+    nbformat.write(notebook, path)
+    return path
+
+
+def grade(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "classroom.grade", *map(str, arguments)],
+        capture_output=True, text=True, timeout=600, cwd=ROOT,
+    )  # fmt: skip
+
+
+def table(folder: Path) -> dict[str, dict[str, str]]:
+    with (folder / "gradebook.csv").open(encoding="utf-8", newline="") as file:
+        return {row["learner"]: row for row in csv.DictReader(file)}
+
+
+@pytest.fixture(scope="module")
+def graded(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, subprocess.CompletedProcess]:
+    """One gradebook of learners of every kind."""
+    folder = tmp_path_factory.mktemp("submissions")
+    hand_in(folder, "anna", [IMPORTS, *SOLVED])
+    hand_in(folder, "ben", [IMPORTS, *UNTOUCHED])
+    hand_in(folder, "cheat", [IMPORTS, CHEAT, "q1.check('wrong')", "q2.check('wrong')", FORGED])
+    hand_in(folder, "crash", [IMPORTS, SOLVED[0], "import os\nos.kill(os.getpid(), 9)"])
+    hand_in(folder, "endless", [IMPORTS, "while True:\n    pass", SOLVED[0]])
+    flood = "for _ in range(40):\n    print('x' * 1_000_000)"
+    hand_in(folder, "flood", [IMPORTS, SOLVED[0], flood])
+    grow = "import time\nheld = [bytearray(10**8) for _ in range(30)]\ntime.sleep(60)"
+    hand_in(folder, "greedy", [IMPORTS, SOLVED[0], grow])
+    hand_in(folder, "tries", [IMPORTS, "1 / 0", "q1.check('wrong')", "q1.check('no')", SOLVED[0]])
+    (folder / "broken").mkdir()
+    (folder / "broken" / "01_tokenization.ipynb").write_text("{ no notebook")
+    output = folder.parent / "book"
+    done = grade(folder, "--output", output, "--cell-timeout", "25", "--memory", "1500")
+    return output, done
+
+
+def test_every_learner_is_a_row(graded) -> None:
+    output, done = graded
+    assert done.returncode == 1, done.stdout + done.stderr
+    assert len(table(output)) == 9
+    assert "Traceback" not in done.stdout + done.stderr
+    assert done.stdout.count("\n[") == 8 and "gradebook.html" in done.stdout
+
+
+def test_solved_and_untouched(graded) -> None:
+    book = table(graded[0])
+    assert all(book["anna"][q.id] == "right" for q in LESSON.questions)
+    assert book["anna"]["right"] == str(len(LESSON.questions))
+    assert book["anna"]["problems"] == "" and book["anna"]["errors"] == "0"
+    assert all(book["ben"][q.id] == "unanswered" for q in LESSON.questions)
+    assert book["ben"]["attempts"] == "0"
+
+
+def test_helpers_changed_in_memory_and_forged_outputs_mark_nothing_right(graded) -> None:
+    row = table(graded[0])["cheat"]
+    assert row["right"] == "0"
+    assert row["01.1"] == "wrong" and row["01.2"] in ("wrong", "error")
+
+
+def test_crash_endless_loop_flood_and_memory_are_rows(graded) -> None:
+    book = table(graded[0])
+    assert "kernel died" in book["crash"]["problems"] and book["crash"]["01.1"] == "right"
+    assert book["endless"]["01.1"] == "right" and book["endless"]["errors"] == "1"
+    assert book["flood"]["01.1"] == "right"
+    sizes = [path.stat().st_size for path in (graded[0] / "executed").glob("*.ipynb")]
+    assert max(sizes) < 30_000_000
+    assert "memory limit of 1431 MiB" in book["greedy"]["problems"]
+    assert book["greedy"]["01.1"] == "right"
+    assert book["broken"]["problems"] and book["broken"]["right"] == "0"
+
+
+def test_attempts_and_errors_are_counted_and_the_last_answer_counts(graded) -> None:
+    row = table(graded[0])["tries"]
+    assert (row["01.1"], row["attempts"], row["errors"]) == ("right", "3", "1")
+
+
+def test_the_page_shows_it_all(graded) -> None:
+    page = (graded[0] / "gradebook.html").read_text(encoding="utf-8")
+    for learner in table(graded[0]):
+        assert f">{learner}</a>" in page
+    assert "kernel died" in page and "memory limit" in page
+    assert not re.search(r"<(script|link|img)\b|url\(|@import", page), (
+        "needs nothing from elsewhere"
+    )
+
+
+# --- which notebooks
+
+
+def test_learner_and_lesson_are_told_by_names(tmp_path: Path) -> None:
+    hand_in(tmp_path, "ann", [], "01_tokenization")
+    hand_in(tmp_path, "ann", [], "00_start_here")
+    hand_in(tmp_path, "all", [], "ben_01_tokenization (2)")
+    hand_in(tmp_path / "ann", ".ipynb_checkpoints", [], "01_tokenization-checkpoint")
+    found = [(s.learner, s.lesson) for s in find_submissions([str(tmp_path)])]
+    assert found == [("ann", "00"), ("ann", "01"), ("ben", "01")]
+
+
+@pytest.mark.parametrize(
+    ("make", "words"),
+    [
+        (lambda p: p / "nothing", "a notebook, or a folder with notebooks"),
+        (lambda p: p, "a notebook, or a folder with notebooks"),
+        (lambda p: hand_in(p, "ann", [], "my_homework"), "named like a lesson"),
+    ],
+)
+def test_what_is_no_submission_is_said(tmp_path: Path, make, words: str) -> None:
+    with pytest.raises(ParameterError, match=words):
+        find_submissions([str(make(tmp_path))])
+
+
+def test_the_same_lesson_twice_is_said(tmp_path: Path) -> None:
+    first = hand_in(tmp_path, "one", [], "ann_01_tokenization")
+    second = hand_in(tmp_path, "two", [], "ann_01_tokenization")
+    with pytest.raises(ParameterError, match="the only lesson 01 of 'ann'"):
+        find_submissions([str(first), str(second)])
+
+
+def test_wrong_usage_is_one_line(tmp_path: Path) -> None:
+    done = grade(tmp_path / "nowhere")
+    assert done.returncode == 2
+    assert done.stderr.startswith("error: submission=") and done.stderr.count("\n") == 1
+    full = grade(hand_in(tmp_path, "ann", []), "--output", tmp_path)
+    assert full.returncode == 2 and "a new or an empty folder" in full.stderr
+
+
+# --- the gradebook
+
+
+def marked(learner: str, lesson: str, status: str, problem: str = "") -> Marked:
+    asked = lessons()[lesson].questions
+    marks = {q.id: Mark(Verdict(status, "<b>words</b>"), 2) for q in asked}  # type: ignore[arg-type]
+    return Marked(Submission(learner, lesson, Path("x")), marks, problem=problem)
+
+
+def test_several_lessons_of_a_learner_share_a_row(tmp_path: Path) -> None:
+    book = [marked("ann", "00", "right"), marked("ann", "01", "wrong"), marked("bo", "00", "wrong")]
+    assert [row.learner for row in rows(book)] == ["ann", "bo"]
+    write_csv(tmp_path / "b.csv", book)
+    lines = (tmp_path / "b.csv").read_text().splitlines()
+    assert len(lines) == 3 and lines[0].startswith("learner,00.1,")
+    assert ",,,0," in lines[2], "a lesson that was not handed in stays empty"
+
+
+def test_names_are_data_and_never_markup_or_formulas(tmp_path: Path) -> None:
+    book = [marked("<script>alert(1)</script>", "00", "right"), marked("=1+1", "00", "right", "@x")]
+    write_page(tmp_path / "b.html", book, warning="take <care>")
+    page = (tmp_path / "b.html").read_text(encoding="utf-8")
+    assert "<script>" not in page and "<b>words</b>" not in page and "take &lt;care&gt;" in page
+    write_csv(tmp_path / "b.csv", book)
+    assert "'=1+1" in (tmp_path / "b.csv").read_text()
+
+
+def test_a_changed_installation_is_noticed(monkeypatch, tmp_path: Path) -> None:
+    """The checksum covers code and models."""
+    from classroom.grade import __main__ as program
+
+    names = ("helpers", "serving", "classroom", "models")
+    for name in names:
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "file.py").write_text("one")
+    monkeypatch.setattr(program, "ROOT", tmp_path)
+    seen = {program.fingerprint()}
+    for name in names:
+        (tmp_path / name / "file.py").write_text("two")
+        seen.add(program.fingerprint())
+    assert len(seen) == 1 + len(names)
