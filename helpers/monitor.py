@@ -189,9 +189,11 @@ class ResourceMonitor:
         Args:
             alt: the figure's message; left out, it is put together from the phases.
         """
-        from helpers import plots
+        from helpers import figures
 
-        return plots.show(plots.timeline(self.frame(), self.spans()), alt or self._description())
+        return figures.show(
+            figures.timeline(self.frame(), self.spans()), alt or self._description()
+        )
 
     def _description(self) -> str:
         """What the figure shows, in one sentence a phase."""

@@ -209,7 +209,7 @@ def test_pictures_are_described(path: Path) -> None:
     for _, output in outputs(notebook):
         data = output.get("data", {})
         for kind in ("image/png", "image/jpeg", "image/svg+xml"):
-            assert kind not in data, "show figures with plots.show(figure, alt=…)"
+            assert kind not in data, "show figures with figures.show(figure, alt=…)"
     sources = [c.source for c in notebook.cells if c.cell_type == "markdown"]
     sources += [str(o.get("data", {}).get("text/html", "")) for _, o in outputs(notebook)]
     for source in sources:

@@ -1,4 +1,4 @@
-"""helpers.sliders: every control does its own work, and nothing escapes from a callback."""
+"""helpers.widgets: every control does its own work, and nothing escapes from a callback."""
 
 from __future__ import annotations
 
@@ -12,7 +12,8 @@ import pytest
 import helpers
 from helpers.errors import ParameterError
 from helpers.settings import parameter_ranges
-from helpers.sliders import ParameterExplorer, distribution_html
+from helpers.widgets import ParameterExplorer
+from helpers.widgets.pieces import distribution_html
 
 
 @pytest.fixture(scope="module")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from functools import lru_cache
 from typing import TYPE_CHECKING
 
-from helpers import plots
+from helpers import figures
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -37,17 +37,17 @@ def time_figure(runs: tuple[tuple[str, float, bool], ...]) -> str:
     if not 0 < len(runs) <= MAX_BARS:
         return ""
     labels = [_short(label if ok else f"{label} (failed)") for label, _, ok in runs]
-    figure, (axes,) = plots.new_figure(8.0, 0.9 + 0.26 * len(runs))
+    figure, (axes,) = figures.new_figure(8.0, 0.9 + 0.26 * len(runs))
     bars(
         axes,
         labels,
         [round(seconds, 1) for _, seconds, _ in runs],
-        [plots.BLUE if ok else plots.RED for _, _, ok in runs],
+        [figures.BLUE if ok else figures.RED for _, _, ok in runs],
     )
     axes.set_xlabel("seconds")
     slowest = max(runs, key=lambda run: run[1])
     alt = f"Seconds of each run; the longest is {slowest[0]} with {slowest[1]:.1f} s."
-    return str(plots.show(figure, alt).data)
+    return str(figures.show(figure, alt).data)
 
 
 @lru_cache(maxsize=200)
@@ -63,10 +63,10 @@ def value_figure(
     if len(labels) > MAX_BARS:
         return ""
     width = 3.4 + 2.3 * (len(columns) - 1) + 2.0
-    figure, panels = plots.new_figure(width, 0.9 + 0.28 * len(labels), columns=len(columns))
+    figure, panels = figures.new_figure(width, 0.9 + 0.28 * len(labels), columns=len(columns))
     shown = [_short(label) for label in labels]
     for place, (axes, (name, values)) in enumerate(zip(panels, columns, strict=True)):
-        colour = plots.COLOURS[place % len(plots.COLOURS)]
+        colour = figures.COLOURS[place % len(figures.COLOURS)]
         bars(
             axes, shown if place == 0 else [""] * len(labels), list(values), [colour] * len(values)
         )
@@ -76,7 +76,7 @@ def value_figure(
         low, high = min(values), max(values)
         at = labels[values.index(high)]
         said.append(f"{name} from {low:.4g} to {high:.4g} (highest: {at})")
-    return str(plots.show(figure, "Bars: " + "; ".join(said) + ".").data)
+    return str(figures.show(figure, "Bars: " + "; ".join(said) + ".").data)
 
 
 def _short(text: str) -> str:

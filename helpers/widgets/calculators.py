@@ -1,13 +1,76 @@
-"""Widgets that compute memory before anything is loaded. (Lessons 04 and 05.)"""
+"""Widgets that compute before anything runs: tokens, prices, memory. (Lessons 01, 04, 05.)"""
 
 from __future__ import annotations
 
 import html
+from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 import ipywidgets as widgets
 
 from helpers import memory
 from helpers.errors import ParameterError
+from helpers.tokens import strip_html, token_text
+from helpers.widgets.pieces import flexible, panel
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+
+class TokenCalculator(widgets.VBox):
+    """A text box that counts tokens as one types, and says what a request costs. (Lesson 01.)
+
+    Attributes:
+        prompt: the text box.
+        new_tokens: the slider for the tokens that the model is to write.
+        shown: the coloured strip, the costs and, where it applies, a warning, as HTML.
+    """
+
+    STRIP_TOKENS = 200  # a longer prompt is counted whole, but only its beginning is drawn
+
+    def __init__(
+        self,
+        tokenizer: PreTrainedTokenizerBase,
+        cost: Callable[[int, int], dict[str, float]],
+        text: str,
+        new_tokens: int = 40,
+        context: int = 512,
+    ) -> None:
+        """Show the costs of a first request.
+
+        Args:
+            tokenizer: cuts the text up.
+            cost: prompt tokens, new tokens → name (with its unit) → value of one request.
+            text: the prompt at first.
+            new_tokens: tokens to write, at first.
+            context: the most tokens, prompt and new ones, that the model holds.
+        """
+        self._tokenizer, self._cost, self._context = tokenizer, cost, context
+        self.prompt = widgets.Textarea(text, description="prompt", rows=3, layout={"width": "95%"})
+        self.new_tokens = widgets.IntSlider(
+            min(new_tokens, context), 1, context, description="new tokens"
+        )
+        self.shown = widgets.HTML(layout=flexible("300px"))
+        for control in (self.prompt, self.new_tokens):
+            control.observe(self._changed, names="value")
+        super().__init__([self.prompt, self.new_tokens, self.shown])
+        self._changed()
+
+    def __repr__(self) -> str:
+        return "Token calculator: run this cell in Jupyter to type a prompt."
+
+    def _changed(self, _: object = None) -> None:
+        ids = self._tokenizer(self.prompt.value, verbose=False)["input_ids"]
+        drawn = [(i, token_text(self._tokenizer, i)) for i in ids[: self.STRIP_TOKENS]]
+        rows = "".join(
+            f'<tr><th scope="row" style="text-align:left;font-weight:400">{html.escape(name)}</th>'
+            f'<td style="text-align:right">{value:,}</td></tr>'
+            for name, value in self._cost(len(ids), self.new_tokens.value).items()
+        )
+        past = len(ids) + self.new_tokens.value > self._context
+        warning = f"<b>Past the context of {self._context:,} tokens: refused.</b>" if past else ""
+        table = f'<table role="status">{rows}</table>{warning}'
+        self.shown.value = panel("calculator", strip_html(drawn) + table)
 
 
 class MemoryCalculator(widgets.VBox):

@@ -1,0 +1,31 @@
+"""The figures of the course: one style, units on the axes, a description for each.
+
+`style` makes and shows figures; the other modules draw, one a topic. matplotlib is
+imported by the first figure.
+"""
+
+from helpers.figures.basics import bar_list, line_figure, lines, stacked_bars
+from helpers.figures.comparison import compare_bars, frontier
+from helpers.figures.generation import (
+    bars_by_token,
+    candidates_by_step,
+    distributions,
+    logits_and_probabilities,
+    probabilities_and_draws,
+    reading_and_writing,
+    time_over_length,
+)
+from helpers.figures.resources import latency_spread, size_lines, timeline
+from helpers.figures.serving import load_bars, service_path
+from helpers.figures.style import BLUE, COLOURS, GREEN, ORANGE, PURPLE, RED, SKY, new_figure, show
+from helpers.figures.tokens import context_use, merge_steps, padding_grid, vocabulary_sizes
+from helpers.markup import left_aligned
+
+__all__ = [
+    "BLUE", "COLOURS", "GREEN", "ORANGE", "PURPLE", "RED", "SKY", "bar_list", "bars_by_token",
+    "candidates_by_step", "compare_bars", "context_use", "distributions", "frontier",
+    "latency_spread", "left_aligned", "line_figure", "lines", "load_bars",
+    "logits_and_probabilities", "merge_steps", "new_figure", "padding_grid",
+    "probabilities_and_draws", "reading_and_writing", "service_path", "show", "size_lines",
+    "stacked_bars", "time_over_length", "timeline", "vocabulary_sizes",
+]  # fmt: skip
