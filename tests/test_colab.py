@@ -20,11 +20,12 @@ from pathlib import Path
 import nbformat
 import pytest
 
+from classroom import course
 from tests.conftest import ROOT
 from tests.test_binder import copy_course
 from tests.test_setup import make_wheel
 
-LESSONS = sorted((ROOT / "notebooks").glob("[0-9][0-9]_*.ipynb"))
+LESSONS = course.notebooks()
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
 PINS = dict(pin.split("==") for pin in PROJECT["project"]["dependencies"])
 IDENTITY = ["-c", "user.name=Ada", "-c", "user.email=ada@example.org"]

@@ -14,9 +14,11 @@ from pathlib import Path
 import nbformat
 import pytest
 
+from classroom import course
+
 ROOT = Path(__file__).resolve().parent.parent
 GLOSSARY = ROOT / "notebooks" / "glossary.md"
-LESSONS = sorted((ROOT / "notebooks").glob("[0-9][0-9]_*.ipynb"))
+LESSONS = course.notebooks()
 each_lesson = pytest.mark.parametrize("lesson", LESSONS, ids=lambda p: p.stem)
 
 BOLD = re.compile(r"\*\*(.+?)\*\*|<b>(.+?)</b>", re.DOTALL)

@@ -9,13 +9,14 @@ from pathlib import Path
 import nbformat
 import pytest
 
+from classroom import course
 from classroom.report.__main__ import arguments
 from classroom.report.plan import parse_parameters
 from tests.conftest import ROOT
 
 DOCUMENT = ROOT / "docs" / "instructors.md"
 TEXT = DOCUMENT.read_text(encoding="utf-8")
-LESSONS = sorted((ROOT / "notebooks").glob("[0-9][0-9]_*.ipynb"))
+LESSONS = course.notebooks()
 
 
 @pytest.mark.parametrize("lesson", LESSONS, ids=lambda p: p.stem)

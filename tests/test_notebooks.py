@@ -28,11 +28,12 @@ import psutil
 import pytest
 from nbformat import NotebookNode
 
+from classroom import course
 from helpers.records import RECORD_TYPE
 from tests.footprint import PeakFootprint, footprint, tree
 
 ROOT = Path(__file__).resolve().parent.parent
-NOTEBOOKS = sorted((ROOT / "notebooks").glob("[0-9][0-9]_*.ipynb"))
+NOTEBOOKS = course.notebooks()
 SANITIZE = ROOT / "tests" / "nbval_sanitize.cfg"
 START = "00_start_here.ipynb"
 CELL_SECONDS = 300

@@ -24,8 +24,9 @@ from nbclient.exceptions import CellExecutionError, CellTimeoutError, DeadKernel
 from nbformat import NotebookNode
 from tqdm import tqdm
 
+from classroom import course
+
 ROOT = Path(__file__).resolve().parent.parent
-NOTEBOOKS = ROOT / "notebooks"
 CELL_SECONDS = 300
 KERNEL = {"display_name": "Python 3 (ipykernel)", "language": "python", "name": "python3"}
 # Stored outputs are those of the default model on a CPU, whatever a local .env says, and show
@@ -137,9 +138,9 @@ def run(path: Path) -> tuple[float, float]:
 
 def choose(lessons: list[str]) -> list[Path]:
     """The notebooks of these lesson numbers, or all; an unknown number ends the program."""
-    known = {path.name[:2]: path for path in sorted(NOTEBOOKS.glob("[0-9][0-9]_*.ipynb"))}
+    known = {path.name[:2]: path for path in course.notebooks()}
     unknown = [lesson for lesson in lessons if lesson not in known]
-    if unknown or not known:
+    if unknown:
         sys.exit(f"No lesson {', '.join(unknown)} in notebooks/; there are: {', '.join(known)}.")
     return [known[lesson] for lesson in lessons or known]
 

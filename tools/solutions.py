@@ -16,11 +16,12 @@ from exercises import names
 from nbclient import NotebookClient
 from nbformat import NotebookNode
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
-from outputs import CELL_SECONDS, ENVIRONMENT, NOTEBOOKS, choose, tidy
+from outputs import CELL_SECONDS, ENVIRONMENT, choose, tidy
 
+from classroom import course
 from classroom.exercises import ANSWER_TYPE, Lesson, judge, lessons
 
-FOLDER = NOTEBOOKS / "solutions"
+FOLDER = course.NOTEBOOKS / "solutions"
 
 
 def build(lesson: Lesson, name: str) -> NotebookNode:

@@ -19,12 +19,12 @@ marks it again from the installed package:
 
 **Adding a lesson.** Write `lesson_NN.py` beside this file; it is found by its name. It defines
 `questions` (a tuple of two to four `Question`), `recap` (a `Recap` of three questions) and
-`lesson = Lesson("NN", "its title", questions, recap)`. Importing it must stay light: expected
+`lesson = Lesson("NN", questions, recap)`. Importing it must stay light: expected
 values are computed inside the check functions, with `reference.tokenizer()` or
 `reference.generator(name)`, never typed, so that they hold for other weights. `python
 tools/exercises.py NN` then puts the questions into the lesson's notebook, and `python
 tools/solutions.py NN` writes the notebook of solutions. Give the tests right and wrong answers
-of each question in `tests/exercises/answers_NN.py`.
+of each question in `tests/classroom/exercises/answers_NN.py`.
 
 | module | holds |
 |---|---|

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
+from classroom import course
 from classroom.exercises.question import Question, Verdict
 from classroom.exercises.recap import Recap
 
@@ -19,15 +20,18 @@ class Lesson:
 
     Attributes:
         number: "01".
-        title: as in the notebook's heading.
         questions: two to four, from easy to hard.
         recap: three questions to look back.
     """
 
     number: str
-    title: str
     questions: tuple[Question, ...]
     recap: Recap
+
+    @property
+    def title(self) -> str:
+        """As in the notebook's heading."""
+        return course.lesson(self.number).title
 
 
 @cache

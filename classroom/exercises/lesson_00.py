@@ -155,4 +155,4 @@ recap = Recap(
     ),
 )  # fmt: skip
 
-lesson = Lesson("00", "Start here", questions, recap)
+lesson = Lesson("00", questions, recap)

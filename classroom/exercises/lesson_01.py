@@ -209,4 +209,4 @@ recap = Recap(
     ),
 )  # fmt: skip
 
-lesson = Lesson("01", "Tokenization", questions, recap)
+lesson = Lesson("01", questions, recap)

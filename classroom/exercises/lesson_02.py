@@ -234,4 +234,4 @@ recap = Recap(
     ),
 )  # fmt: skip
 
-lesson = Lesson("02", "Basic generation", questions, recap)
+lesson = Lesson("02", questions, recap)

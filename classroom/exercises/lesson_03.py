@@ -262,4 +262,4 @@ recap = Recap(
     ),
 )  # fmt: skip
 
-lesson = Lesson("03", "Parameter sliders", questions, recap)
+lesson = Lesson("03", questions, recap)

@@ -268,4 +268,4 @@ recap = Recap(
     ),
 )  # fmt: skip
 
-lesson = Lesson("04", "Resource monitoring", questions, recap)
+lesson = Lesson("04", questions, recap)

@@ -262,4 +262,4 @@ recap = Recap(
     ),
 )  # fmt: skip
 
-lesson = Lesson("05", "Model comparison", questions, recap)
+lesson = Lesson("05", questions, recap)

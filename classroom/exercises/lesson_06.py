@@ -280,4 +280,4 @@ recap = Recap(
     ),
 )  # fmt: skip
 
-lesson = Lesson("06", "Serving", questions, recap)
+lesson = Lesson("06", questions, recap)

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from classroom import course
 from classroom.exercises import lessons
-from classroom.report.plan import NOTEBOOKS
 from helpers.errors import ParameterError
 
 _MARKS = " _-.()"
@@ -42,8 +42,7 @@ def find_submissions(given: Sequence[str]) -> list[Submission]:
     Raises:
         ParameterError: nothing there, no lesson's notebook, or one learner's lesson twice.
     """
-    known = {path.stem: path.stem[:2] for path in NOTEBOOKS.glob("[0-9][0-9]_*.ipynb")}
-    known = {stem: number for stem, number in known.items() if number in lessons()}
+    known = {one.file: one.number for one in course.written() if one.number in lessons()}
     found: dict[tuple[str, str], Submission] = {}
     for name in given:
         for path in _notebooks(Path(name)):

@@ -7,32 +7,29 @@ import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from classroom import course
 from classroom.report.model import Run, label
-from helpers.environment import ROOT
 from helpers.errors import ParameterError
 
 if TYPE_CHECKING:
     from nbformat import NotebookNode
 
-NOTEBOOKS = ROOT / "notebooks"
 KERNEL = {"display_name": "Python 3 (ipykernel)", "language": "python", "name": "python3"}
 MAX_NAME_CHARACTERS = 100
 _EXPONENT = re.compile(r"[-+]?\d+(\.\d*)?[eE][-+]?\d+")  # 1e-3, which YAML 1.1 takes for text
 
 
-def find_lessons(names: list[str], folder: Path = NOTEBOOKS) -> list[Path]:
+def find_lessons(names: list[str], lessons: list[Path] | None = None) -> list[Path]:
     """The notebooks that are meant, in the order given; all lessons if none is named.
 
     Args:
         names: lesson numbers (1 or 01), file names with or without .ipynb, or paths.
-        folder: where the lessons lie.
+        lessons: all that there are; the course's if left out.
 
     Raises:
         ParameterError: no such lesson.
     """
-    lessons = sorted(folder.glob("[0-9][0-9]_*.ipynb"))
-    if not lessons and not names:
-        raise ParameterError("lessons", "", f"in {folder}, where there are none")
+    lessons = course.notebooks() if lessons is None else lessons
     known = {key: path for path in lessons for key in (path.stem[:2], path.stem, path.name)}
     chosen = []
     for name in names:

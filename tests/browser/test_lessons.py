@@ -11,13 +11,13 @@ from typing import Any
 
 import pytest
 
+from classroom import course
 from classroom.exercises import lessons
 from tests.browser.conftest import Lab
-from tests.conftest import ROOT
 
 pytestmark = [pytest.mark.browser, pytest.mark.slow, pytest.mark.timeout(900)]
 
-NAMES = sorted(path.stem for path in (ROOT / "notebooks").glob("[0-9][0-9]_*.ipynb"))
+NAMES = [lesson.file for lesson in course.written()]
 WITH_SLIDERS = {"00_start_here", "03_parameter_sliders", "04_resource_monitoring"}
 LESSON_SECONDS = 240
 ANSWER_SECONDS = 10  # for a moved slider to show; loose, since other tests may run beside it

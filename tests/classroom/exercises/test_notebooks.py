@@ -10,6 +10,7 @@ import nbformat
 import pytest
 from nbformat import NotebookNode
 
+from classroom import course
 from classroom.exercises import ANSWER_TYPE, Lesson, judge, lessons
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -23,8 +24,7 @@ def tool(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
 
 
 def lesson_file(lesson: Lesson) -> Path:
-    (path,) = (ROOT / "notebooks").glob(f"{lesson.number}_*.ipynb")
-    return path
+    return course.NOTEBOOKS / course.lesson(lesson.number).notebook
 
 
 def answers(notebook: NotebookNode) -> dict[str, object]:
@@ -39,10 +39,10 @@ def answers(notebook: NotebookNode) -> dict[str, object]:
 
 
 def test_a_lesson_with_exercises_has_a_notebook_and_the_other_way_round() -> None:
-    numbers = {path.name[:2] for path in (ROOT / "notebooks").glob("[0-9][0-9]_*.ipynb")}
+    numbers = {lesson.number for lesson in course.written()}
     asking = {
         path.name[:2]
-        for path in (ROOT / "notebooks").glob("[0-9][0-9]_*.ipynb")
+        for path in course.notebooks()
         if "classroom.exercises" in path.read_text(encoding="utf-8")
     }
     assert set(lessons()) <= numbers and set(lessons()) == asking
