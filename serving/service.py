@@ -18,7 +18,7 @@ from serving.config import Config
 from serving.engine.jobs import Job, NotReadyError
 
 if TYPE_CHECKING:
-    from serving.engine.scheduler import Engine
+    from serving.engine.engine import Engine
 
 log = logging.getLogger(__name__)
 
@@ -61,8 +61,8 @@ class Service:
 
         import torch
 
+        from serving.engine.engine import Engine
         from serving.engine.packed import pack_linear_layers
-        from serving.engine.scheduler import Engine
 
         where = resolve_device(self.config.device)
         model, tokenizer = load_model(self.config.model_name, where)

@@ -203,7 +203,10 @@ def _response(
     """The finished job as the API's answer."""
     first = rows[0]
     used = settings.model_dump(exclude={"prompt"}, mode="json")
-    used |= {"max_length": first.prompt_tokens + first.room, "max_new_tokens": first.room}
+    used |= {
+        "max_length": first.prompt_tokens + first.max_new_tokens,
+        "max_new_tokens": first.max_new_tokens,
+    }
     used["seed"] = first.seed
     texts = [settings.prompt + row.text for row in rows]
     return schemas.GenerateResponse(

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
-from serving.engine.kv_cache import RoomyLayer, roomy_cache
+from serving.engine.kv_cache import BufferedLayer, empty_cache
 
 if TYPE_CHECKING:
     from transformers import DynamicCache, PreTrainedModel
@@ -29,7 +29,7 @@ class Batch:
     """Rows that go through the model together.
 
     A new batch holds the whole prompts of its rows and feeds them chunk by chunk; when
-    it is filled it `join`s the running one, which then decodes column by column.
+    it is prefilled it `join`s the running one, which then decodes column by column.
 
     Attributes:
         rows: the sequences, one a row.
@@ -47,7 +47,7 @@ class Batch:
         self._prompts = torch.tensor(padded, dtype=torch.long, device=device).reshape(shape)
         self._prompt_mask = torch.tensor(mask, dtype=torch.long, device=device).reshape(shape)
         self.mask = self._prompt_mask[:, :0]
-        self.cache = roomy_cache()
+        self.cache = empty_cache()
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -58,18 +58,18 @@ class Batch:
         return int(self.mask.shape[1])
 
     @property
-    def filled(self) -> bool:
+    def prefilled(self) -> bool:
         """Whether the whole prompts have been fed."""
         return self.width >= self._prompt_mask.shape[1]
 
-    def fill(self, columns: int, all_logits: bool = False) -> Tensor:
+    def prefill(self, columns: int, all_logits: bool = False) -> Tensor:
         """Feed the next `columns` columns of the prompts; logits as `_forward` gives them."""
         start, end = self.width, self.width + columns
         return self._forward(
             self._prompts[:, start:end], self._prompt_mask[:, start:end], all_logits
         )
 
-    def step(self) -> Tensor:
+    def decode(self) -> Tensor:
         """Feed the newest token of every row; logits of shape (rows, vocabulary)."""
         newest = torch.tensor([row.ids[-1:] for row in self.rows], device=self.mask.device)
         return self._forward(newest, torch.ones_like(newest))
@@ -103,11 +103,11 @@ class Batch:
     def _crop(self) -> None:
         """After a failed pass, take back the columns that some layers have added."""
         for layer in self._layers():
-            for room in layer.rooms:
-                room.crop(self.width)
+            for buffer in layer.buffers:
+                buffer.crop(self.width)
             layer.refresh()
 
-    def _layers(self) -> list[RoomyLayer]:
+    def _layers(self) -> list[BufferedLayer]:
         return [layer for layer in self.cache.layers if layer.is_initialized]
 
     def join(self, other: Batch) -> None:
@@ -120,9 +120,9 @@ class Batch:
         width = max(self.width, other.width)
         mine, theirs = width - self.width, width - other.width
         for a, b in zip(self._layers(), other._layers(), strict=True):
-            for mine_room, rows in zip(a.rooms, (b.keys, b.values), strict=True):
-                mine_room.widen(mine)
-                mine_room.add(rows)
+            for buffer, rows in zip(a.buffers, (b.keys, b.values), strict=True):
+                buffer.widen(mine)
+                buffer.add(rows)
             a.refresh()
         self.mask = torch.cat([pad(self.mask, (mine, 0)), pad(other.mask, (theirs, 0))])
         self.rows = self.rows + other.rows
@@ -135,7 +135,7 @@ class Batch:
         if len(indices) == len(self.rows):
             return
         if not indices:
-            self.rows, self.mask, self.cache = [], self.mask[:0, :0], roomy_cache()
+            self.rows, self.mask, self.cache = [], self.mask[:0, :0], empty_cache()
             return
         count, kept = len(indices), set(indices)
         holes = [i for i in range(count) if i not in kept]
@@ -148,8 +148,8 @@ class Batch:
         width = int(mask.sum(1).max())
         self.mask = mask[:, -width:]
         for layer in self._layers():
-            for room in layer.rooms:
-                room.keep(holes, movers, count, width)
+            for buffer in layer.buffers:
+                buffer.keep(holes, movers, count, width)
             layer.refresh()
 
 
@@ -160,5 +160,5 @@ def check_cache(cache: DynamicCache) -> None:
         TypeError: a state-space or hybrid model; its rows cannot be joined by padding.
     """
     kinds = {type(layer).__name__ for layer in cache.layers}
-    if kinds != {RoomyLayer.__name__}:
+    if kinds != {BufferedLayer.__name__}:
         raise TypeError(f"cache of kind {', '.join(sorted(kinds))}: serving needs plain attention")

@@ -71,7 +71,7 @@ class Sequence:
             texts asked for with the same settings, so that each is another text.
         ids: token ids, the prompt's and then the new ones.
         prompt_tokens: how many of `ids` are the prompt.
-        room: the most new tokens.
+        max_new_tokens: the most that are added to it.
         finish_reason: "length", "end_of_text", "stop", "cancelled", "timeout", "error".
     """
 
@@ -80,7 +80,7 @@ class Sequence:
     settings: GenerationSettings
     ids: list[int]
     prompt_tokens: int
-    room: int
+    max_new_tokens: int
     seed: int
     generator: torch.Generator | None = None  # made by the engine, on the model's device
     decoder: PieceDecoder | None = None
@@ -118,7 +118,7 @@ class Sequence:
         self.pieces.append(self.decoder.push(token))
         if self.decoder.stopped:
             self.end("stop")
-        elif self.new_tokens >= self.room:
+        elif self.new_tokens >= self.max_new_tokens:
             self.end("length")
         elif self.job.stream:
             self.report()
@@ -182,7 +182,7 @@ class Job:
         self.sequences: list[Sequence] = []
         self.events: queue.SimpleQueue[Update] = queue.SimpleQueue()
 
-    def add(self, settings: GenerationSettings, prompt_ids: list[int], room: int) -> None:
+    def add(self, settings: GenerationSettings, prompt_ids: list[int], max_new_tokens: int) -> None:
         """One sequence for each text that `settings` asks for."""
         seed = secrets.randbits(32) if settings.seed is None else settings.seed
         for n in range(settings.num_return_sequences):
@@ -193,7 +193,7 @@ class Job:
                     settings=settings,
                     ids=list(prompt_ids),
                     prompt_tokens=len(prompt_ids),
-                    room=room,
+                    max_new_tokens=max_new_tokens,
                     seed=(seed + n) % 2**63,
                 )
             )

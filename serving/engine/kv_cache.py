@@ -1,9 +1,9 @@
-"""A key-value cache with room to grow, so that a step writes one column. (Lesson 09.)
+"""A key-value cache with capacity to spare, so that a step writes one column. (Lesson 09.)
 
 transformers' `DynamicLayer` copies all keys and values at every step to add a column;
 with 32 rows that was a third of a step. Here they lie in a larger tensor: a step writes
 a column into it, a row that joins is written beside the others, a row that leaves is
-overwritten by the last one, and everything is copied only when the room is used up.
+overwritten by the last one, and everything is copied only when the capacity is used up.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from transformers.cache_utils import DynamicCache, DynamicLayer
 SPARE_COLUMNS = 64
 
 
-class Room:
+class KVBuffer:
     """A tensor (rows, heads, columns, size) of which a part is used.
 
     Unused places hold numbers, never NaN: the attention mask gives them a weight of 0,
@@ -80,8 +80,8 @@ class Room:
         self.used.copy_(used)
 
 
-class RoomyLayer(DynamicLayer):
-    """One layer's keys and values, each in a `Room`; a drop-in for `DynamicLayer`."""
+class BufferedLayer(DynamicLayer):
+    """One layer's keys and values, each in a `KVBuffer`; a drop-in for `DynamicLayer`."""
 
     def update(
         self, key_states: Tensor, value_states: Tensor, *args: Any, **kwargs: Any
@@ -89,26 +89,26 @@ class RoomyLayer(DynamicLayer):
         """Add the new columns; returns all keys and all values."""
         if not self.is_initialized:
             self.lazy_initialization(key_states, value_states)
-            self.rooms = (Room(key_states), Room(value_states))
+            self.buffers = (KVBuffer(key_states), KVBuffer(value_states))
         else:
             # A failure between the two is taken back by `Batch`.
-            self.rooms[0].append(key_states)
-            self.rooms[1].append(value_states)
+            self.buffers[0].append(key_states)
+            self.buffers[1].append(value_states)
         self.refresh()
         return self.keys, self.values
 
     def refresh(self) -> None:
         """Point `keys` and `values` at what is used now."""
-        self.keys, self.values = self.rooms[0].used, self.rooms[1].used
+        self.keys, self.values = self.buffers[0].used, self.buffers[1].used
 
 
-def roomy_cache() -> DynamicCache:
-    """An empty cache whose layers are `RoomyLayer`s.
+def empty_cache() -> DynamicCache:
+    """An empty cache whose layers are `BufferedLayer`s.
 
     It is made without the model's config, so every layer keeps all columns, also where
     the model looks at a sliding window only: the mask hides the others, and rows can be
     joined.
     """
     cache = DynamicCache()
-    cache.layer_class_to_replicate = RoomyLayer
+    cache.layer_class_to_replicate = BufferedLayer
     return cache

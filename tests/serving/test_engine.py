@@ -20,10 +20,10 @@ from transformers import (
 
 from helpers.models import load_model
 from helpers.settings import GenerationSettings
+from serving.engine.engine import Engine
 from serving.engine.jobs import Job, NotReadyError, QueueFullError, SequenceError, TimeLimitError
 from serving.engine.packed import PackedLinear, pack_linear_layers
 from serving.engine.sampling import _narrow, _nucleus, _whole, candidates, next_tokens
-from serving.engine.scheduler import Engine
 
 Loaded = tuple[PreTrainedModel, PreTrainedTokenizerBase]
 WORDS = "the a model network learns data from and to language token memory fast because it".split()
@@ -190,14 +190,16 @@ def test_200_staggered_ragged_requests_equal_the_same_alone(loaded: Loaded, serv
         finish(job)
     rows_a_step = crowd.stats.row_steps / crowd.stats.steps
     assert rows_a_step > 4
-    assert (crowd.running, crowd.waiting, crowd._active) == (0, 0, 0)
+    assert (crowd.running, crowd.waiting, crowd.unanswered) == (0, 0, 0)
     crowd.close()
 
     alone = start(served, slots=1)
     for request, job in zip(requests, jobs, strict=True):
         got = job.sequences[0]
         if got.settings.greedy and got.finish_reason != "cancelled":
-            assert got.ids == greedy(loaded, got.settings, got.room)[: len(got.ids)], request
+            assert got.ids == greedy(loaded, got.settings, got.max_new_tokens)[: len(got.ids)], (
+                request
+            )
             continue
         again = make(loaded, **request)  # type: ignore[arg-type]
         alone.submit(again)
@@ -263,7 +265,7 @@ def test_other_architectures_equal_generate(loaded: Loaded, config) -> None:
     for job in jobs:
         finish(job)
         row = job.sequences[0]
-        assert row.ids == greedy(other, row.settings, row.room)
+        assert row.ids == greedy(other, row.settings, row.max_new_tokens)
     engine.close()
 
 
@@ -379,7 +381,7 @@ import os
 import resource
 import psutil, torch
 from helpers.models import load_model
-from serving.engine.scheduler import Engine
+from serving.engine.engine import Engine
 from serving.engine.jobs import Job
 from helpers.settings import GenerationSettings
 

@@ -1,0 +1,225 @@
+"""The engine: one thread owns the model; requests join and leave at every step. (Lesson 09.)
+
+Each turn of the loop (`_turn`) does four things:
+
+1. expire: what was cancelled or has waited too long ends;
+2. prefill: a bounded number of prompt tokens of those who wait is read, and whoever is
+   through joins the running batch;
+3. decode: one forward pass gives every running row its next token;
+4. release: rows that have ended are delivered, and their slots are free.
+
+So a long text never holds up a short one, and a long prompt only for one chunk a turn.
+Who waits and who is next is decided in `scheduler`, the rows and their tokens are in
+`runner`, what travels back to the HTTP threads is in `jobs`.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import torch
+
+from helpers.generator import is_out_of_memory
+from helpers.models import context_length
+from helpers.settings import GenerationSettings
+from serving.engine.jobs import Job, Sequence
+from serving.engine.runner import Runner
+from serving.engine.scheduler import Scheduler
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+log = logging.getLogger(__name__)
+MAX_FAILURES = 3  # failed turns in a row after which the engine gives up
+STATIC_WAIT_SECONDS = 0.02  # how long a static batch waits for company before it closes
+
+
+@dataclass
+class Stats:
+    """What the engine has done since its start."""
+
+    steps: int = 0
+    row_steps: int = 0  # tokens chosen in those steps: row_steps / steps rows a step
+    sequences: int = 0
+    seconds_in_steps: float = 0.0
+
+
+class Engine:
+    """Decodes many sequences at once on one loaded model."""
+
+    def __init__(
+        self,
+        model: PreTrainedModel,
+        tokenizer: PreTrainedTokenizerBase,
+        slots: int = 32,
+        queue_length: int = 64,
+        prefill_chunk: int = 128,
+        batching: str = "step",
+    ) -> None:
+        """An engine that is not running yet: `start` it.
+
+        Args:
+            model: any decoder-only model of transformers with plain attention.
+            tokenizer: its tokenizer.
+            slots: most rows in the running batch.
+            queue_length: most sequences that wait; beyond it `submit` raises.
+            prefill_chunk: most prompt tokens fed between two steps.
+            batching: "step", or "static" for the older way: fill a batch, run it to the
+                end of its longest text, answer, and only then take the next.
+        """
+        self.model, self.tokenizer, self.context = model, tokenizer, context_length(model)
+        self.static = batching == "static"
+        self.stats, self.alive = Stats(), True
+        self._scheduler = Scheduler(slots, queue_length, prefill_chunk)
+        self._runner = Runner(model, tokenizer, self.context, prefill_chunk)
+        self._closing = False
+        self._thread = threading.Thread(target=self._run, name="engine", daemon=True)
+
+    # What other threads call.
+
+    def start(self) -> None:
+        """Run, and prove with two tokens that this model can be served."""
+        warm_up = Job(time_limit=600)
+        greedy = GenerationSettings(prompt="Hello", temperature=0)
+        warm_up.add(greedy, list(self.tokenizer("Hello")["input_ids"]), max_new_tokens=2)
+        with torch.inference_mode():
+            self._runner.probe(warm_up.sequences[0])
+        self._thread.start()
+        self.submit(warm_up)
+        for _ in warm_up.updates():
+            pass
+        self.stats = Stats()
+
+    def submit(self, job: Job) -> None:
+        """Put a job into the queue, all of its sequences or none.
+
+        Raises:
+            QueueFullError: not enough places are free (with slots, those too).
+            NotReadyError: the engine has died or is closing.
+        """
+        self._scheduler.submit(job)
+
+    def close(self) -> None:
+        """End everything at the next step and wait for the thread."""
+        self._closing = True
+        self._scheduler.close("the server is shutting down")
+        if self._thread.is_alive():
+            self._thread.join()
+
+    @property
+    def slots(self) -> int:
+        """Most rows in the running batch; fewer once memory has run out."""
+        return self._scheduler.slots
+
+    @property
+    def running(self) -> int:
+        """Slots in use."""
+        return len(self._runner.rows)
+
+    @property
+    def waiting(self) -> int:
+        """Sequences in the queue."""
+        return len(self._scheduler)
+
+    @property
+    def unanswered(self) -> int:
+        """Sequences that wait or are written."""
+        return self._scheduler.unanswered
+
+    @property
+    def error(self) -> str:
+        """Why the engine takes no jobs any more; empty while it does."""
+        return self._scheduler.closed
+
+    # The engine's own thread.
+
+    def _run(self) -> None:
+        failures = 0
+        with torch.inference_mode():
+            while not self._closing and failures < MAX_FAILURES:
+                no_memory = ""
+                try:
+                    self._turn()
+                    failures = 0
+                except Exception as error:
+                    if is_out_of_memory(error):
+                        no_memory = str(error).splitlines()[0][:200]
+                    else:
+                        failures += 1
+                        log.exception("a step failed (%d in a row)", failures)
+                        self._end(self._runner.clear(), "error", "the model failed")
+                if no_memory:  # outside the except block: the failed tensors are free by now
+                    self._shrink(no_memory)
+        self._scheduler.close("the model failed")
+        self.alive = False
+        self._end([*self._runner.clear(), *self._scheduler.empty()], "shutdown", self.error)
+
+    def _turn(self) -> None:
+        if not self._runner.rows:
+            self._scheduler.wait_for_work()
+        self._deliver(self._scheduler.expire(self._runner.rows))
+        self._release()
+        self._prefill()
+        if self._runner.decoding.rows:
+            start = time.perf_counter()
+            self._runner.decode()
+            self.stats.steps += 1
+            self.stats.row_steps += len(self._runner.decoding)
+            self.stats.seconds_in_steps += time.perf_counter() - start
+            self._release()
+
+    def _prefill(self) -> None:
+        """Read prompts of those who wait: one chunk a turn, or in static mode whole batches."""
+        runner = self._runner
+        if not self.static:
+            self._prefill_chunk()
+        elif not runner.decoding.rows:
+            time.sleep(STATIC_WAIT_SECONDS)
+            while self._prefill_chunk():
+                pass
+
+    def _prefill_chunk(self) -> bool:
+        """Whether there was anything to read."""
+        runner = self._runner
+        if not runner.prefilling.rows:
+            runner.admit(self._scheduler.take(len(runner.decoding)))
+        if not runner.prefilling.rows:
+            return False
+        runner.prefill()
+        self._release()
+        return True
+
+    def _release(self) -> None:
+        self._deliver(self._runner.release(whole=self.static))
+
+    def _deliver(self, rows: list[Sequence]) -> None:
+        """Answer rows that have ended and left."""
+        for row in rows:
+            row.finished = time.perf_counter()
+            self.stats.sequences += 1
+            self._scheduler.answered()
+            row.report()
+
+    def _end(self, rows: list[Sequence], reason: str, message: str) -> None:
+        """End rows that have left in the midst of their text, and answer them."""
+        for row in rows:
+            if not row.finish_reason:
+                row.end(reason, message)
+        self._deliver(rows)
+
+    def _shrink(self, trouble: str) -> None:
+        """Out of memory: go on with half the rows; the others wait and are prefilled again."""
+        rows = self._runner.clear()
+        self._deliver([row for row in rows if row.finish_reason])
+        rows = [row for row in rows if not row.finish_reason]
+        if len(rows) <= 1:
+            log.error("out of memory with a single text: %s", trouble)
+            return self._end(rows, "error", "not even this text alone fits in memory")
+        self._scheduler.slots = len(rows) // 2
+        log.warning("out of memory: %d slots from now on (%s)", self.slots, trouble)
+        self._scheduler.put_back(rows)
+        return None

@@ -1,0 +1,131 @@
+"""The rows that are being written: prefill, decode, and the next token of each. (Lesson 09.)"""
+
+from __future__ import annotations
+
+import logging
+from typing import TYPE_CHECKING
+
+import torch
+
+from helpers.tokens import PieceDecoder
+from serving.engine.batch import Batch, check_cache
+from serving.engine.jobs import Sequence
+from serving.engine.logprobs import note_prompt, token_logprob
+from serving.engine.sampling import next_tokens
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+log = logging.getLogger(__name__)
+
+
+class Runner:
+    """Two batches on one model: one decodes, the other's prompts are being prefilled.
+
+    Attributes:
+        decoding: the running batch; every row gets a token at each step.
+        prefilling: the rows that join it when their prompts have been read.
+    """
+
+    def __init__(
+        self,
+        model: PreTrainedModel,
+        tokenizer: PreTrainedTokenizerBase,
+        context: int,
+        prefill_chunk: int,
+    ) -> None:
+        """No rows yet.
+
+        Args:
+            model: any decoder-only model of transformers with plain attention.
+            tokenizer: its tokenizer.
+            context: the most tokens that a row can hold.
+            prefill_chunk: most columns of the prompts that are read in one pass.
+        """
+        self.model, self.tokenizer, self.context = model, tokenizer, context
+        self.prefill_chunk = prefill_chunk
+        end = model.generation_config.eos_token_id if model.generation_config else None
+        self._ends = set(end) if isinstance(end, list) else {end}
+        self.decoding, self.prefilling = self._batch([]), self._batch([])
+
+    def _batch(self, rows: list[Sequence]) -> Batch:
+        return Batch(self.model, rows, self.context)
+
+    @property
+    def rows(self) -> list[Sequence]:
+        """Every row that has a slot."""
+        return [*self.decoding.rows, *self.prefilling.rows]
+
+    def probe(self, row: Sequence) -> None:
+        """Refuse a model that cannot be served, by reading one token of a row.
+
+        Raises:
+            TypeError: as `check_cache`.
+        """
+        batch = self._batch([row])
+        batch.prefill(1)
+        check_cache(batch.cache)
+
+    def admit(self, rows: list[Sequence]) -> None:
+        """Give rows their slots; their prompts are read by `prefill`."""
+        for row in rows:
+            if row.generator is None:  # not one that comes back after running out of memory
+                row.generator = torch.Generator(self.model.device).manual_seed(row.seed)
+                row.decoder = PieceDecoder(self.tokenizer, row.settings.stop)
+        self.prefilling = self._batch(rows)
+
+    def prefill(self) -> None:
+        """Read one chunk of the prompts; when all are read the rows start to decode."""
+        batch = self.prefilling
+        wants_prompt = batch.rows[0].job.prompt_logprobs
+        start, longest = batch.width, max(len(row.ids) for row in batch.rows)
+        logits = batch.prefill(min(self.prefill_chunk, longest - start), all_logits=wants_prompt)
+        if wants_prompt:
+            note_prompt(batch.rows[0], logits[0], start)
+            logits = logits[:, -1]
+        if batch.prefilled:
+            self._choose(batch.rows, logits)
+            self.decoding.join(batch)
+            self.prefilling = self._batch([])
+
+    def decode(self) -> None:
+        """One step: every row of the running batch gets its next token."""
+        self._choose(self.decoding.rows, self.decoding.decode())
+
+    def _choose(self, rows: list[Sequence], logits: torch.Tensor) -> None:
+        """Give every row its next token."""
+        for row, scores, token in zip(rows, logits, next_tokens(logits, rows), strict=True):
+            if row.finish_reason:
+                continue  # a static batch carries ended rows along
+            try:
+                wanted = row.job.logprobs
+                noted = None if wanted is None else token_logprob(scores, token, wanted)
+                row.accept(token, self._ends, noted)
+            except Exception as error:
+                log.exception("a text failed; the others go on")
+                row.end("error", f"writing this text failed: {type(error).__name__}")
+
+    def release(self, whole: bool = False) -> list[Sequence]:
+        """Free the slots of the rows that have ended, and return these rows.
+
+        Args:
+            whole: the running batch leaves as one, when all of its rows have ended.
+        """
+        gone = _drop_ended(self.prefilling)
+        if not whole or all(row.finish_reason for row in self.decoding.rows):
+            gone += _drop_ended(self.decoding)
+        return gone
+
+    def clear(self) -> list[Sequence]:
+        """Free every slot and the memory of its row; returns the rows."""
+        rows = self.rows
+        self.decoding, self.prefilling = self._batch([]), self._batch([])
+        if self.model.device.type == "cuda":
+            torch.cuda.empty_cache()
+        return rows
+
+
+def _drop_ended(batch: Batch) -> list[Sequence]:
+    gone = [row for row in batch.rows if row.finish_reason]
+    batch.keep([i for i, row in enumerate(batch.rows) if not row.finish_reason])
+    return gone
