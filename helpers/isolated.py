@@ -28,6 +28,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from helpers.child import end_with_parent, own_session
 from helpers.environment import ROOT
 from helpers.errors import ParameterError, see
 
@@ -85,7 +86,7 @@ def run_isolated(
             encoding="utf-8",
             errors="replace",
             timeout=timeout_s,
-            env=os.environ | {"PYTHONPATH": os.pathsep.join(p for p in paths if p)},
+            **own_session(os.environ | {"PYTHONPATH": os.pathsep.join(p for p in paths if p)}),
         )
     except subprocess.TimeoutExpired:
         raise ChildFailed("timeout", f"took longer than {timeout_s:g} s") from None
@@ -154,6 +155,7 @@ def _main() -> None:
 
     Whatever the function prints goes to standard error, where it cannot mix with the answer.
     """
+    end_with_parent()
     job = json.load(sys.stdin)
     answer_to = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)

@@ -17,6 +17,7 @@ from typing import Any
 
 from waitress.server import MultiSocketServer, create_server
 
+from helpers.child import end_with_parent
 from helpers.errors import see
 from serving.api.app import create_app
 from serving.config import Config, ConfigError, load_config
@@ -43,6 +44,7 @@ def arguments(argv: list[str] | None = None) -> dict[str, Any]:
 
 def main(argv: list[str] | None = None) -> int:
     """Serve until SIGTERM or Ctrl+C; returns the exit status."""
+    end_with_parent()  # only where a `ServerProcess` started it
     try:
         config = load_config(**arguments(argv))
     except ConfigError as error:

@@ -19,6 +19,7 @@ from typing import Any
 import psutil
 
 from classroom.report.plan import KERNEL
+from helpers.child import end_children, end_with_parent
 
 LOOK_SECONDS = 0.25  # how often the memory is looked at
 SECONDS_TO_SAVE = 5  # after its kernel is gone, for papermill to write the notebook
@@ -94,7 +95,10 @@ def _run(
 ) -> None:
     """In the child: run the notebook, then send why it did not come to its end, or nothing."""
     signal.signal(signal.SIGINT, lambda *_: None)  # Ctrl+C is the parent's to handle
-    threading.Thread(target=_end_with_parent, daemon=True).start()
+    if hasattr(os, "setsid"):
+        os.setsid()  # nor does a closed terminal end it before it has ended its kernel
+    if parent := multiprocessing.parent_process():
+        end_with_parent(parent.pid)
     os.environ["LLM_BASICS_PROGRESS"] = "off"  # a report neither shows nor changes anybody's
     logging.disable()  # what matters is in the notebook and in the answer
     _quiet_kernel()
@@ -135,15 +139,6 @@ def _quiet_kernel() -> None:
         os.dup2(nowhere.fileno(), 2)
 
 
-def _end_with_parent() -> None:
-    """End this process and its kernel when the report's process is gone, however it went."""
-    parent = multiprocessing.parent_process()
-    if parent is not None:
-        parent.join()
-        _end_children(psutil.Process())
-        psutil.Process().kill()
-
-
 def _held(process: BaseProcess) -> int:
     """Bytes that the processes started by the child hold: the kernel and its own."""
     total = 0
@@ -154,16 +149,10 @@ def _held(process: BaseProcess) -> int:
     return total
 
 
-def _end_children(process: psutil.Process) -> None:
-    for child in process.children(recursive=True):
-        with contextlib.suppress(psutil.NoSuchProcess):
-            child.kill()
-
-
 def _stop(process: BaseProcess) -> None:
     """End the kernel and what it started; papermill then saves what there is and ends, too."""
     with contextlib.suppress(psutil.NoSuchProcess):
-        _end_children(psutil.Process(process.pid))
+        end_children(psutil.Process(process.pid))
     process.join(SECONDS_TO_SAVE)
     if process.is_alive():
         process.kill()

@@ -3,7 +3,8 @@
     with ServerProcess(model="course-gpt-1m") as server:
         print(server.url)
 
-It is started, awaited and always stopped. (Lesson 06.)
+It is started, awaited and always stopped: at the latest when its notebook ends, even killed.
+Interrupting a cell leaves it running. (Lesson 06.)
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+from helpers.child import own_session
 from helpers.environment import ROOT
 
 _ADDRESS = re.compile(r" at (http://\S+) :")
@@ -70,21 +72,22 @@ class ServerProcess:
             self.process = subprocess.Popen(
                 [sys.executable, "-m", "serving"],
                 cwd=ROOT,
-                env=os.environ | changes,
                 stdin=subprocess.DEVNULL,
                 stdout=out,
                 stderr=subprocess.STDOUT,
+                **own_session(os.environ | changes),
             )
         ServerProcess._running[self.name] = self
         atexit.register(self.stop)
         end = time.monotonic() + timeout
-        while not (found := _ADDRESS.search(self.log)):
-            ended = self.process.poll() is not None
-            if ended or time.monotonic() > end:
-                said = self.log.strip()
-                self.stop()
-                raise ServerError(said or f"no answer within {timeout:g} s")
-            time.sleep(0.05)
+        try:
+            while not (found := _ADDRESS.search(self.log)):
+                if self.process.poll() is not None or time.monotonic() > end:
+                    raise ServerError(self.log.strip() or f"no answer within {timeout:g} s")
+                time.sleep(0.05)
+        except BaseException:  # an interrupted cell, too: there is no server then
+            self.stop()
+            raise
         self.url = found.group(1)
         return self
 

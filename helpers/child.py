@@ -1,0 +1,66 @@
+"""Processes that we start: a Ctrl+C meant for us does not end them, our own end does.
+
+Jupyter's ■ and Ctrl+C at a terminal signal a whole process group, so a child gets a group
+(and session) of its own. What it gains by that it would lose by outliving a notebook that
+was killed: it watches its parent. (Lesson 06's server, lessons 04 and 05's measurements.)
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import threading
+import time
+from contextlib import suppress
+from typing import Any
+
+import psutil
+
+_PARENT = "LLM_BASICS_PARENT"
+_LOOK_SECONDS = 0.5
+
+
+def own_session(environment: dict[str, str]) -> dict[str, Any]:
+    """Arguments for `subprocess.Popen` that start a child which calls `end_with_parent`.
+
+    Args:
+        environment: the child's environment variables.
+    """
+    started = {"env": environment | {_PARENT: str(os.getpid())}}
+    if os.name == "nt":
+        return started | {"creationflags": getattr(subprocess, "CREATE_NEW_PROCESS_GROUP", 0)}
+    return started | {"start_new_session": True}
+
+
+def end_with_parent(pid: int | None = None) -> None:
+    """From now on, end this process and all that it started soon after its parent has ended.
+
+    However the parent went: nothing that it would have to do itself is waited for. Without
+    a parent that asked for it (see `own_session`) nothing happens.
+
+    Args:
+        pid: the parent's process number; None takes what `own_session` passed.
+    """
+    passed = os.environ.pop(_PARENT, "")  # not for this process's own children
+    if pid is None and passed.isdecimal():
+        pid = int(passed)
+    if pid is not None:
+        threading.Thread(target=_watch, args=(pid,), daemon=True, name="parent-watch").start()
+
+
+def end_children(process: psutil.Process) -> None:
+    """Kill what the process has started, and what that has started."""
+    with suppress(psutil.NoSuchProcess):
+        for child in process.children(recursive=True):
+            with suppress(psutil.NoSuchProcess):
+                child.kill()
+
+
+def _watch(pid: int) -> None:
+    """Look every half second: works alike on Linux, macOS and Windows, whoever forked us."""
+    with suppress(psutil.NoSuchProcess):
+        parent = psutil.Process(pid)
+        while parent.is_running() and parent.status() != psutil.STATUS_ZOMBIE:
+            time.sleep(_LOOK_SECONDS)
+    end_children(psutil.Process())
+    os._exit(1)
