@@ -6,7 +6,7 @@ PY := .venv/bin/python
 MODEL ?= course-gpt-4m
 export PYTHON TORCH PORT BROWSER
 
-.PHONY: help setup ready lab test soak outputs solutions reset update report check lint serve load-test bench train pins clean
+.PHONY: help setup ready lab test soak outputs solutions sync reset update report check lint serve load-test bench train pins clean
 
 help: ## list these targets
 	@echo "LLM Basics: make TARGET, where TARGET is one of"
@@ -35,6 +35,9 @@ outputs: ready ## run the notebooks and store their outputs (LESSONS="01 03" for
 solutions: ready ## write the notebooks of solutions (LESSONS="01 03" for some)
 	@$(PY) tools/solutions.py $(LESSONS)
 
+sync: ready ## carry notebooks/course.toml into notebooks, README and guide
+	@$(PY) tools/sync.py
+
 reset: ## put a lesson back as shipped and keep yours in notebooks/mine/ (LESSON=03)
 	@$(if $(ANY_PYTHON),,echo "Python is missing: install Python 3.11 to 3.13 first." >&2; exit 1;) \
 	$(ANY_PYTHON) tools/reset.py $(LESSON)
@@ -49,11 +52,11 @@ report: ready ## run lessons, write a report (LESSONS="02 05" ARGS="-p MODEL_NAM
 check: ready ## verify this machine: Python, packages, device, memory, models
 	@$(PY) -m helpers.check
 
-lint: ready ## check style, types and links
+lint: ready ## check style, types, and that `make sync` has nothing to do
 	@$(PY) -m ruff check .
 	@$(PY) -m ruff format --check .
 	@$(PY) -m mypy helpers serving classroom
-	@$(PY) tools/links.py --check
+	@$(PY) tools/sync.py --check
 
 serve: ready ## start the LLM service (MODEL_NAME=gpt2 PORT=5001 choose; .env.example has all)
 	@$(PY) -m serving

@@ -51,41 +51,6 @@ def test_first_cell_is_short_and_does_nothing_elsewhere(path: Path) -> None:
     assert ast.unparse(condition.test) == "'google.colab' in sys.modules"
 
 
-def test_cell_is_put_in_and_nothing_else_changes(tmp_path: Path) -> None:
-    """On lessons without the cell, and on lessons that have an older one."""
-    shutil.copytree(ROOT / "tools", tmp_path / "tools")
-    (tmp_path / "notebooks").mkdir()
-    for name in ("pyproject.toml", "CITATION.cff"):
-        shutil.copy(ROOT / name, tmp_path / name)
-    others: dict[str, bytes] = {}
-    for number, path in enumerate(LESSONS):
-        notebook = json.loads(path.read_text(encoding="utf-8"))
-        place = next(n for n, c in enumerate(notebook["cells"]) if c["cell_type"] == "code")
-        cell = notebook["cells"].pop(place)
-        others[path.name] = json.dumps(notebook).encode()
-        if number % 2:
-            assert "git clone" in cell["source"][-2]
-            cell["source"][-2:] = ["    old()"]
-            notebook["cells"].insert(place, cell)
-        text = json.dumps(notebook, ensure_ascii=False, indent=1) + "\n"
-        (tmp_path / "notebooks" / path.name).write_text(text, encoding="utf-8")
-
-    command = [sys.executable, "tools/links.py"]
-    behind = subprocess.run([*command, "--check"], cwd=tmp_path, capture_output=True, text=True)
-    assert behind.returncode == 1 and all(path.name in behind.stdout for path in LESSONS)
-    subprocess.run(command, cwd=tmp_path, check=True)
-    for path in LESSONS:
-        made = tmp_path / "notebooks" / path.name
-        nbformat.validate(nbformat.read(made, as_version=4))
-        assert colab_cell(made).source == colab_cell(path).source
-        notebook = json.loads(made.read_text(encoding="utf-8"))
-        assert notebook["cells"][1]["cell_type"] == "code", "below the title and its badges"
-        del notebook["cells"][1]
-        assert json.dumps(notebook).encode() == others[path.name]
-    subprocess.run([*command, "--check"], cwd=tmp_path, check=True)
-    assert not list((tmp_path / "notebooks").glob("*.new"))
-
-
 NOTEBOOK = """
 import json, sys, types
 from IPython.core.interactiveshell import InteractiveShell

@@ -1,4 +1,4 @@
-"""The set-up: pins, targets, links, and tools/setup_env.py run for real on a small stand-in."""
+"""The set-up: pins, targets, paths, and tools/setup_env.py run for real on a small stand-in."""
 
 from __future__ import annotations
 
@@ -354,34 +354,7 @@ def test_lab_names_a_taken_port() -> None:
     assert ran.returncode == 1 and ran.stderr.count("\n") == 1 and "taken" in ran.stderr
 
 
-# --- links and paths ----------------------------------------------------------------------
-
-
-def links(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "tools/links.py", *arguments]
-    return subprocess.run(command, cwd=folder, capture_output=True, text=True)
-
-
-def test_links_follow_the_one_setting(tmp_path: Path) -> None:
-    assert links(ROOT, "--check").returncode == 0, "run `python tools/links.py`"
-    old = PROJECT["tool"]["course"]["repository"]
-    shutil.copytree(ROOT / "tools", tmp_path / "tools")
-    (tmp_path / "notebooks").mkdir()
-    lessons = sorted((ROOT / "notebooks").glob("*.ipynb"))
-    files = ["README.md", "CITATION.cff", *(f"notebooks/{path.name}" for path in lessons)]
-    for name in files:
-        shutil.copy(ROOT / name, tmp_path / name)
-    setting = (ROOT / "pyproject.toml").read_text().replace(f'"{old}"', '"ada/my-course.v2"')
-    (tmp_path / "pyproject.toml").write_text(setting)
-
-    behind = links(tmp_path, "--check")
-    assert behind.returncode == 1 and "README.md" in behind.stdout
-    assert links(tmp_path).returncode == 0
-    assert links(tmp_path, "--check").returncode == 0
-    for name in files:
-        text = (tmp_path / name).read_text()
-        assert f"/{old}" not in text, name
-    assert "mybinder.org/v2/gh/ada/my-course.v2/" in (tmp_path / "README.md").read_text()
+# --- paths --------------------------------------------------------------------------------
 
 
 def test_no_file_names_a_folder_of_one_machine() -> None:

@@ -64,6 +64,14 @@ class Recap:
         said = "".join(f"<p>{html.escape(note)}</p>" for note in store.notes())
         return question.response(option) + said
 
+    def as_text(self) -> str:
+        """All questions, each unfolding to its right option and why: Markdown, for `make sync`."""
+        return "\n\n".join(
+            f"<details><summary>{number}. {question.text}</summary>\n\n"
+            f"**{question.options[question.right]}.** {question.explanation}\n</details>"
+            for number, question in enumerate(self.questions, start=1)
+        )
+
     def show(self) -> RecapWidget:
         """The widget, for the last line of a cell."""
         from classroom.exercises.recap_widget import RecapWidget
