@@ -20,7 +20,7 @@ from helpers.device import device_label, resolve_device
 from helpers.environment import default_model
 from helpers.errors import OutOfMemoryError, ParameterError, PromptTooLongError, see
 from helpers.models import context_length, load_model
-from helpers.settings import GenerationSettings
+from helpers.settings import GenerationSettings, check_prompt
 from helpers.tokens import PieceDecoder, token_text
 
 if TYPE_CHECKING:
@@ -146,7 +146,7 @@ class TextGenerator:
             ParameterError: a parameter out of range (PromptTooLongError for the prompt).
             OutOfMemoryError: not even one token fits in memory.
         """
-        return self._generate([GenerationSettings(prompt=prompt, **parameters)], truncate)[0]
+        return self._generate([check_prompt(prompt)], GenerationSettings(**parameters), truncate)[0]
 
     def generate_batch(
         self, prompts: list[str], truncate: bool = False, **parameters: Any
@@ -161,13 +161,13 @@ class TextGenerator:
         """
         if not prompts:
             raise ParameterError("prompts", prompts, "a list of at least one prompt")
-        return self._generate(
-            [GenerationSettings(prompt=p, **parameters) for p in prompts], truncate
-        )
+        checked = [check_prompt(prompt) for prompt in prompts]
+        return self._generate(checked, GenerationSettings(**parameters), truncate)
 
-    def _generate(self, requests: list[GenerationSettings], truncate: bool) -> list[Generation]:
-        settings = requests[0]
-        prompts = [self._fit(r, truncate) for r in requests]
+    def _generate(
+        self, prompts: list[str], settings: GenerationSettings, truncate: bool
+    ) -> list[Generation]:
+        prompts = [self._fit(prompt, settings, truncate) for prompt in prompts]
         batch = self.tokenizer(prompts, padding=True, padding_side="left", return_tensors="pt")
         longest = batch["input_ids"].shape[1]
         wanted = settings.new_tokens(longest, self.context)
@@ -256,15 +256,15 @@ class TextGenerator:
         end = self.model.generation_config.eos_token_id
         return set(end) if isinstance(end, list) else {end}
 
-    def _fit(self, settings: GenerationSettings, truncate: bool) -> str:
+    def _fit(self, prompt: str, settings: GenerationSettings, truncate: bool) -> str:
         """The prompt, without its beginning where it is too long and `truncate` is set."""
-        ids = self.encode(settings.prompt)
+        ids = self.encode(prompt)
         limit = min(settings.max_length or self.context, self.context)
         limit -= settings.max_new_tokens or 1
         # Says what is wrong: the settings themselves, or a prompt that may not be shortened.
         settings.new_tokens(1 if truncate else len(ids), self.context)
         if len(ids) <= limit:
-            return settings.prompt
+            return prompt
         kept = ids[-limit:]
         # A cut within a word can make another number of tokens of what is left.
         while self.count_tokens(text := self.decode(kept).lstrip("�")) > limit:
@@ -289,12 +289,12 @@ class TextGenerator:
         Raises:
             ParameterError: as `generate`; more than one sequence.
         """
-        settings = GenerationSettings(prompt=prompt, **parameters)
+        check_prompt(prompt)
+        settings = GenerationSettings(**parameters)
         if settings.num_return_sequences > 1:
             raise ParameterError("num_return_sequences", settings.num_return_sequences,
                                  "1 when streaming")  # fmt: skip
-        text = self._fit(settings, truncate)
-        return TextStream(self, text, settings)
+        return TextStream(self, self._fit(prompt, settings, truncate), settings)
 
     def next_token_logits(self, text: str) -> torch.Tensor:
         """What the model says about the token after `text`: logits of shape (vocabulary,).
@@ -332,9 +332,9 @@ class TextGenerator:
 
         if top < 1:
             raise ParameterError("top", top, "a whole number from 1")
-        settings = GenerationSettings(prompt=prompt, **parameters)
-        logits = self.next_token_logits(prompt)
-        before, after = self._before_after(logits, settings)
+        settings = GenerationSettings(**parameters)
+        logits = self.next_token_logits(check_prompt(prompt))
+        before, after = self._before_after(prompt, logits, settings)
         order = before.topk(min(top, len(before))).indices
         return pd.DataFrame(
             {
@@ -354,16 +354,16 @@ class TextGenerator:
         Returns:
             before and after, each of shape (vocabulary,) with sum 1. (Lesson 03.)
         """
-        settings = GenerationSettings(prompt=prompt, **parameters)
-        return self._before_after(self.next_token_logits(prompt), settings)
+        settings = GenerationSettings(**parameters)
+        return self._before_after(prompt, self.next_token_logits(check_prompt(prompt)), settings)
 
     def _before_after(
-        self, logits: torch.Tensor, settings: GenerationSettings
+        self, prompt: str, logits: torch.Tensor, settings: GenerationSettings
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """Softmax of the logits as they are, and as these settings change them."""
         import torch
 
-        ids = torch.tensor([self.encode(settings.prompt)], device=logits.device)
+        ids = torch.tensor([self.encode(prompt)], device=logits.device)
         changed = settings.logits_processors()(ids, logits.clone()[None])[0]
         return probabilities(logits), probabilities(changed)
 

@@ -1,15 +1,28 @@
 """Generation parameters: every one defined, documented and validated here, once.
 
 Widgets, command lines and the HTTP API all build on `GenerationSettings`, so that a
-temperature of 3 is refused everywhere with the same words. (Lessons 02 and 03.)
+temperature of 3 is refused everywhere with the same words. (Lessons 02 and 03.) A field
+says what a parameter means, what it may be and what OpenAI's API calls it; what it does
+to the logits stands in `helpers.sampling`.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, NamedTuple
+from dataclasses import dataclass
+from operator import getitem
+from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
 from annotated_types import Ge, Gt, Le
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationError,
+    WithJsonSchema,
+    field_validator,
+    model_validator,
+)
+from pydantic.fields import FieldInfo
 
 from helpers.errors import ParameterError, PromptTooLongError
 
@@ -31,26 +44,58 @@ class Range(NamedTuple):
     meaning: str
 
 
-class GenerationSettings(BaseModel):
-    """One request for text: the prompt and every parameter, validated.
+@dataclass(frozen=True)
+class Allowed:
+    """Marks a field that is no number: what it may be, in words."""
 
-    `GenerationSettings(prompt="Hello", temperature=3)` raises `ParameterError`, a
-    ValueError that names the parameter, the value and the allowed range.
+    words: str
+
+
+@dataclass(frozen=True)
+class OpenAI:
+    """Marks a field that OpenAI's API calls or sets otherwise. (Lesson 06.)
+
+    Attributes:
+        name: the name there; "" where the API has nothing of the kind and takes nothing.
+        default: the default there; None is the field's own.
+        extra: whether OpenAI's own service lacks it: clients pass it in `extra_body`.
+    """
+
+    name: str
+    default: Any = None
+    extra: bool = False
+
+
+_STRING = {"type": "string", "minLength": 1, "maxLength": MAX_STOP_CHARACTERS}
+STOP_SCHEMA = {
+    "anyOf": [
+        _STRING,
+        {"type": "array", "items": _STRING, "maxItems": MAX_STOP_STRINGS},
+        {"type": "null"},
+    ]
+}
+
+
+class GenerationSettings(BaseModel):
+    """How to go on from a prompt: every parameter, validated.
+
+    `GenerationSettings(temperature=3)` raises `ParameterError`, a ValueError that names
+    the parameter, the value and the allowed range. The prompt is no parameter; `check_prompt`
+    validates it.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    prompt: str = Field(description="The text to go on from.")
-    max_new_tokens: int | None = Field(
+    max_new_tokens: Annotated[int | None, OpenAI("max_tokens", default=16)] = Field(
         None, ge=1, le=4096, description="Tokens to add; the prompt is not counted."
     )
-    max_length: int | None = Field(
+    max_length: Annotated[int | None, OpenAI("")] = Field(
         None, ge=1, le=8192, description="Tokens in all: the prompt and the new ones."
     )
-    temperature: float = Field(
+    temperature: Annotated[float, OpenAI("temperature", default=1.0)] = Field(
         0.7, ge=0.0, le=2.0, description="Randomness: 0 is greedy, low is careful, high is wild."
     )
-    top_k: int = Field(
+    top_k: Annotated[int, OpenAI("top_k", default=0, extra=True)] = Field(
         50, ge=0, le=1000, description="Choose among the k most probable tokens; 0 is all."
     )
     top_p: float = Field(
@@ -59,16 +104,21 @@ class GenerationSettings(BaseModel):
         le=1.0,
         description="Choose among the most probable tokens that together reach p; 1 is all.",
     )
-    repetition_penalty: float = Field(
+    repetition_penalty: Annotated[float, OpenAI("repetition_penalty", extra=True)] = Field(
         1.0, ge=0.5, le=2.0, description="Makes tokens that already stand there less likely; 1 off."
     )
-    no_repeat_ngram_size: int = Field(
+    no_repeat_ngram_size: Annotated[int, OpenAI("no_repeat_ngram_size", extra=True)] = Field(
         0, ge=0, le=10, description="No run of this many tokens may come twice; 0 is off."
     )
-    num_return_sequences: int = Field(
+    num_return_sequences: Annotated[int, OpenAI("n")] = Field(
         1, ge=1, le=16, description="How many texts to write for the prompt."
     )
-    stop: tuple[str, ...] = Field((), description="The text ends before any of these strings.")
+    stop: Annotated[
+        tuple[str, ...],
+        Allowed(f"at most {MAX_STOP_STRINGS} strings of 1 to {MAX_STOP_CHARACTERS} characters"
+                " (or one string)"),
+        WithJsonSchema(STOP_SCHEMA),
+    ] = Field((), description="The text ends before any of these strings.")  # fmt: skip
     seed: int | None = Field(
         None, ge=0, le=2**63 - 1, description="Same seed, same text; none: another text each time."
     )
@@ -87,11 +137,6 @@ class GenerationSettings(BaseModel):
         if isinstance(value, bool | str | bytes) and ("int" in annotation or "float" in annotation):
             raise ValueError(f"{type(value).__name__} given for a number")
         return value
-
-    @field_validator("prompt")
-    @classmethod
-    def _prompt_is_text(cls, prompt: str) -> str:
-        return check_text(prompt)
 
     @field_validator("stop", mode="before")
     @classmethod
@@ -207,23 +252,29 @@ class GenerationSettings(BaseModel):
         return arguments
 
 
-def check_text(text: str) -> str:
-    """The text itself, if a tokenizer can read it.
+def check_prompt(prompt: object) -> str:
+    """The prompt itself, if a tokenizer can read it.
 
     Raises:
-        ValueError: blank, too long, or with characters that are no text.
+        ParameterError: no text, blank, too long, or with characters that are no text.
     """
-    if not text.strip():
-        raise ValueError("blank")
-    if len(text) > MAX_PROMPT_CHARACTERS:
-        raise ValueError("too long")
-    if "\x00" in text:
-        raise ValueError("holds a null character")
+    if not isinstance(prompt, str) or not (
+        prompt.strip()
+        and len(prompt) <= MAX_PROMPT_CHARACTERS
+        and "\x00" not in prompt
+        and _is_utf8(prompt)
+    ):
+        raise ParameterError("prompt", prompt, allowed("prompt"))
+    return prompt
+
+
+def _is_utf8(text: str) -> bool:
+    """Whether it can be encoded: half a surrogate pair cannot."""
     try:
         text.encode("utf-8")
     except UnicodeEncodeError:
-        raise ValueError("holds half a surrogate pair") from None
-    return text
+        return False
+    return True
 
 
 def parameter_ranges() -> dict[str, Range]:
@@ -238,23 +289,79 @@ def parameter_ranges() -> dict[str, Range]:
     return ranges
 
 
-def allowed(name: str) -> str:
-    """The allowed values of a parameter, in words."""
+def openai_names() -> dict[str, str]:
+    """Name in OpenAI's API → name of the field, of every parameter that can be passed there."""
+    names = {}
+    for name, field in GenerationSettings.model_fields.items():
+        marker = next((m for m in field.metadata if isinstance(m, OpenAI)), OpenAI(name))
+        if marker.name:
+            names[marker.name] = name
+    return names
+
+
+def openai_fields() -> dict[str, tuple[Any, FieldInfo]]:
+    """Name in OpenAI's API → type and field, as `pydantic.create_model` takes them.
+
+    Range and meaning are the field's own, the default is OpenAI's. Every parameter may be
+    null there, which means its default.
+    """
+    fields: dict[str, tuple[Any, FieldInfo]] = {}
+    for theirs, ours in openai_names().items():
+        field = GenerationSettings.model_fields[ours]
+        marker = next((m for m in field.metadata if isinstance(m, OpenAI)), OpenAI(ours))
+        default = field.default if marker.default is None else marker.default
+        description = f"Beyond OpenAI's: {field.description}" if marker.extra else field.description
+        kept = [m for m in field.metadata if not isinstance(m, OpenAI)]
+        kind: Any = getitem(Annotated, (field.annotation, *kept)) if kept else field.annotation
+        fields[theirs] = (kind | None, Field(default, description=description))
+    return fields
+
+
+def from_openai(
+    parameters: dict[str, Any], defaults: dict[str, Any] | None = None
+) -> GenerationSettings:
+    """Settings from parameters by OpenAI's names, with OpenAI's defaults for what is not given.
+
+    Args:
+        parameters: OpenAI's name → value; None is as good as not given.
+        defaults: OpenAI's name → default of a route that has another than `openai_fields`:
+            a chat has no `max_tokens` unless asked.
+
+    Raises:
+        ParameterError: as `GenerationSettings`, under OpenAI's name.
+    """
+    names = openai_names()
+    used = {theirs: field.default for theirs, (_, field) in openai_fields().items()}
+    used |= defaults or {}
+    used |= {theirs: value for theirs, value in parameters.items() if value is not None}
+    try:
+        return GenerationSettings(**{names.get(n, n): value for n, value in used.items()})
+    except ParameterError as error:
+        theirs = next((t for t, o in names.items() if o == error.parameter), error.parameter)
+        raise ParameterError(theirs, error.value, error.allowed) from None
+
+
+def allowed(name: str, model: type[BaseModel] = GenerationSettings) -> str:
+    """The allowed values of a parameter, in words.
+
+    Args:
+        name: of the parameter, or of none that is known.
+        model: whose parameters are known.
+    """
     if name == "prompt":
         return (
             f"text of 1 to {MAX_PROMPT_CHARACTERS} characters, not blank, without null characters"
         )
-    if name == "stop":
-        return (
-            f"at most {MAX_STOP_STRINGS} strings of 1 to {MAX_STOP_CHARACTERS} characters"
-            " (or one string)"
-        )
-    found = parameter_ranges().get(name)
-    if found is None:
-        return f"one of the known parameters: {', '.join(GenerationSettings.model_fields)}"
-    whole = "int" in str(GenerationSettings.model_fields[name].annotation)
-    above = "above " if name == "top_p" else "from "
-    return f"a {'whole ' if whole else ''}number {above}{found.minimum} to {found.maximum}"
+    if name not in GenerationSettings.model_fields:
+        return f"one of the known parameters: {', '.join(model.model_fields)}"
+    field = GenerationSettings.model_fields[name]
+    words = next((m.words for m in field.metadata if isinstance(m, Allowed)), None)
+    if words is not None:
+        return words
+    found = parameter_ranges()[name]
+    whole = "int" in str(field.annotation)
+    above = "above" if any(isinstance(b, Gt) for b in field.metadata) else "from"
+    return f"a {'whole ' if whole else ''}number {above} {found.minimum} to {found.maximum}"
 
 
 def parameter_error(error: ValidationError, model: type[BaseModel]) -> ParameterError | ValueError:
@@ -270,6 +377,4 @@ def parameter_error(error: ValidationError, model: type[BaseModel]) -> Parameter
     name = str(first["loc"][0])
     if first["type"] == "missing":
         return ParameterError(name, None, f"given: {allowed(name)}")
-    if name not in model.model_fields:
-        return ParameterError(name, first["input"], allowed(name))
-    return ParameterError(name, first["input"], allowed(name))
+    return ParameterError(name, first["input"], allowed(name, model))

@@ -72,7 +72,7 @@ def by_hand(
     generator: TextGenerator, prompt: str, n: int, seed: int, **parameters: Any
 ) -> list[int]:
     """The autoregressive loop without a cache, a pipeline or `generate`."""
-    settings = GenerationSettings(prompt=prompt, **parameters)
+    settings = GenerationSettings(**parameters)
     processors = settings.logits_processors()
     ids = torch.tensor([generator.encode(prompt)])
     width = ids.shape[1]
@@ -403,7 +403,7 @@ def test_next_token_probabilities(larger: TextGenerator, parameters: dict[str, A
     exponentials = torch.exp(logits - logits.max())
     expected = (exponentials / exponentials.sum())[table["id"].tolist()]
     assert torch.allclose(torch.tensor(table["before"].values), expected, atol=1e-6)
-    changed = GenerationSettings(prompt=PROMPT, **parameters).logits_processors()
+    changed = GenerationSettings(**parameters).logits_processors()
     after = torch.softmax(changed(ids, logits.float()[None])[0], -1)[table["id"].tolist()]
     assert torch.allclose(torch.tensor(table["after"].values).float(), after, atol=1e-6)
     if parameters.get("temperature") == 0:

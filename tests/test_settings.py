@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from pydantic import ValidationError, create_model
 
 from helpers.errors import ParameterError, PromptTooLongError
 from helpers.generator import TextGenerator, load
@@ -16,6 +17,10 @@ from helpers.settings import (
     DEFAULT_NEW_TOKENS,
     MAX_PROMPT_CHARACTERS,
     GenerationSettings,
+    check_prompt,
+    from_openai,
+    openai_fields,
+    openai_names,
     parameter_ranges,
 )
 
@@ -36,7 +41,7 @@ CONTEXT = 512
 
 
 def settings(**parameters: Any) -> GenerationSettings:
-    return GenerationSettings(**{"prompt": "Hello", **parameters})
+    return GenerationSettings(**parameters)
 
 
 def refused(**parameters: Any) -> ParameterError:
@@ -97,27 +102,35 @@ def test_whole_numbers_only(name: str) -> None:
 def test_none_only_where_it_means_something() -> None:
     for name in ("max_new_tokens", "max_length", "seed"):
         assert getattr(settings(**{name: None}), name) is None
-    for name in ("temperature", "top_k", "top_p", "num_return_sequences", "prompt"):
+    for name in ("temperature", "top_k", "top_p", "num_return_sequences"):
         refused(**{name: None})
 
 
+def refused_prompt(prompt: Any) -> ParameterError:
+    with pytest.raises(ParameterError) as caught:
+        check_prompt(prompt)
+    assert caught.value.parameter == "prompt" and caught.value.value == prompt
+    assert "not blank" in str(caught.value)
+    return caught.value
+
+
 @pytest.mark.parametrize(
-    "prompt", ["", " \n\t", "a\x00b", "\ud800", "x\udfffy", 3, ["a"]], ids=repr
+    "prompt", ["", " \n\t", "a\x00b", "\ud800", "x\udfffy", 3, None, b"a", ["a"]], ids=repr
 )
 def test_refused_prompts(prompt: Any) -> None:
-    refused(prompt=prompt)
+    refused_prompt(prompt)
 
 
 def test_prompt_length_and_odd_characters() -> None:
-    assert settings(prompt="a" * MAX_PROMPT_CHARACTERS)
-    error = refused(prompt="a" * (MAX_PROMPT_CHARACTERS + 1))
+    assert check_prompt("a" * MAX_PROMPT_CHARACTERS)
+    error = refused_prompt("a" * (MAX_PROMPT_CHARACTERS + 1))
     assert len(str(error)) < 300, "the message repeats the whole prompt"
-    assert settings(prompt=" 😀 ").prompt == " 😀 "
+    assert check_prompt(" 😀 ") == " 😀 "
 
 
-def test_no_prompt() -> None:
-    with pytest.raises(ParameterError, match="prompt must be given"):
-        GenerationSettings()
+def test_the_prompt_is_no_parameter() -> None:
+    assert "prompt" not in GenerationSettings.model_fields
+    refused(prompt="Hello")
 
 
 def test_unknown_name_lists_the_known_ones() -> None:
@@ -132,6 +145,47 @@ def test_stop_strings() -> None:
     assert settings(stop=["x" * 100] * 4)
     for bad in (["x"] * 5, ["x" * 101], [""], "", [1], 7, {"a": 1}):
         refused(stop=bad)
+
+
+def test_openai_names_cover_every_parameter_but_one() -> None:
+    """`max_length` counts the prompt: OpenAI's API has nothing of the kind."""
+    assert set(openai_names().values()) == set(GenerationSettings.model_fields) - {"max_length"}
+    renamed = {theirs: ours for theirs, ours in openai_names().items() if theirs != ours}
+    assert renamed == {"max_tokens": "max_new_tokens", "n": "num_return_sequences"}
+
+
+def test_openai_fields_have_our_ranges_and_their_defaults() -> None:
+    model = create_model("Request", **openai_fields())  # type: ignore[call-overload]
+    defaults = {"max_tokens": 16, "temperature": 1.0, "top_k": 0, "top_p": 1.0, "n": 1}
+    assert defaults.items() <= model().model_dump().items()
+    for theirs, ours in openai_names().items():
+        assert getattr(model(**{theirs: None}), theirs) is None, "null is allowed"
+        if ours in BOUNDS:
+            low, high, below, above = BOUNDS[ours]
+            for good in (low, high):
+                assert getattr(model(**{theirs: good}), theirs) == good
+            for bad in (below, above):
+                with pytest.raises(ValidationError):
+                    model(**{theirs: bad})
+    properties = model.model_json_schema()["properties"]
+    for theirs in ("top_k", "repetition_penalty", "no_repeat_ngram_size"):
+        assert properties[theirs]["description"].startswith("Beyond OpenAI's: ")
+
+
+def test_from_openai() -> None:
+    plain = from_openai({})
+    assert plain == settings(max_new_tokens=16, temperature=1.0, top_k=0)
+    assert from_openai(dict.fromkeys(openai_names())) == plain, "null is as good as left out"
+    assert from_openai({}, defaults={"max_tokens": None}).max_new_tokens is None
+    given = from_openai({"n": 2, "max_tokens": 7, "stop": "x", "no_repeat_ngram_size": 3})
+    assert given == settings(
+        num_return_sequences=2, max_new_tokens=7, stop="x", no_repeat_ngram_size=3,
+        temperature=1.0, top_k=0,
+    )  # fmt: skip
+    for name, value in {"n": 17, "max_tokens": 0, "top_p": 0.0, "what": 1}.items():
+        with pytest.raises(ParameterError, match=f"^{name}={value} is not") as caught:
+            from_openai({name: value})
+        assert caught.value.parameter == name
 
 
 def test_settings_do_not_change() -> None:
@@ -197,7 +251,7 @@ def test_processors_do_what_generate_does(
 ) -> None:
     """The probabilities of one step, ours against those inside transformers' `generate`."""
     prompt = "the data and the model and the data and the"
-    chosen = GenerationSettings(prompt=prompt, **parameters)
+    chosen = GenerationSettings(**parameters)
     ids = torch.tensor([generator.encode(prompt)])
     theirs = generator.model.generate(
         ids,

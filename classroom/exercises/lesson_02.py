@@ -19,7 +19,7 @@ def _check_limits(answer: Any) -> str:
     from helpers.settings import GenerationSettings
 
     def room(**limit: int) -> int:
-        settings = GenerationSettings(prompt="?", **limit)
+        settings = GenerationSettings(**limit)
         return settings.new_tokens(PROMPT_TOKENS, reference.context())
 
     with_length, with_new = (checks.whole(part, "tokens") for part in answer)

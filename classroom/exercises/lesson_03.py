@@ -138,7 +138,7 @@ def _check_left(answer: Any) -> str:
 
     guess, measured = (checks.number(part, "tokens") for part in answer)
     everything = len(reference.tokenizer())
-    usual = GenerationSettings(prompt=PROMPT).top_k
+    usual = GenerationSettings().top_k
     right = _left()
     mistakes = [
         (everything, "That is the whole vocabulary. Count the probabilities above 0 *after*."),

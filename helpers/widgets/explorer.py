@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import ipywidgets as widgets
 
 from helpers.errors import ParameterError
-from helpers.settings import GenerationSettings, parameter_ranges
+from helpers.settings import GenerationSettings, check_prompt, parameter_ranges
 from helpers.tokens import token_text
 from helpers.widgets.pieces import (
     columns,
@@ -86,7 +86,7 @@ class ParameterExplorer(widgets.VBox):
         for name in parameters:
             if name not in self.controls:
                 raise ParameterError(name, parameters[name], f"one of {', '.join(self.controls)}")
-        GenerationSettings(**{**self._start, **parameters})
+        _check(**{**self._start, **parameters})
         self._quiet = True
         try:
             for name, value in parameters.items():
@@ -100,12 +100,12 @@ class ParameterExplorer(widgets.VBox):
         self.result = None
         self._moves += 1
         try:
-            settings = GenerationSettings(**self.parameters)
+            prompt, settings = _check(**self.parameters)
         except ValueError as error:
             self.chart.value, self.text.value = panel("chart", ""), problem(error)
             return
-        self._fill(self.chart, lambda: chart(self.generator, settings))
-        self._fill(self.text, lambda: self._write(settings))
+        self._fill(self.chart, lambda: chart(self.generator, prompt, settings))
+        self._fill(self.text, lambda: self._write(prompt, settings))
 
     def _changed(self, change: dict[str, Any]) -> None:
         if not self._quiet:
@@ -119,10 +119,19 @@ class ParameterExplorer(widgets.VBox):
         except Exception as error:
             box.value = problem(error)
 
-    def _write(self, settings: GenerationSettings) -> str:
-        result = self.generator.generate(**settings.model_dump(exclude_none=True))
+    def _write(self, prompt: str, settings: GenerationSettings) -> str:
+        result = self.generator.generate(prompt, **settings.model_dump(exclude_none=True))
         self.result = result
         return texts(result)
+
+
+def _check(prompt: str, **parameters: Any) -> tuple[str, GenerationSettings]:
+    """What the controls say, validated.
+
+    Raises:
+        ValueError: the first thing that is wrong.
+    """
+    return check_prompt(prompt), GenerationSettings(**parameters)
 
 
 def _controls(
@@ -164,15 +173,17 @@ def _controls(
 def _least(name: str, minimum: float, step: float) -> float:
     """The smallest value on a slider: the minimum, or one step more where that is refused."""
     try:
-        GenerationSettings(prompt="?", **{name: minimum})
+        GenerationSettings(**{name: minimum})
     except ParameterError:
         return minimum + step
     return minimum
 
 
-def chart(generator: TextGenerator, settings: GenerationSettings) -> str:
+def chart(generator: TextGenerator, prompt: str, settings: GenerationSettings) -> str:
     """The next-token distribution after the prompt, before and after the parameters."""
-    before, after = generator.next_token_distributions(**settings.model_dump(exclude_none=True))
+    before, after = generator.next_token_distributions(
+        prompt, **settings.model_dump(exclude_none=True)
+    )
     highest = before.maximum(after).topk(min(SHOWN_TOKENS, len(before))).indices
     order = highest[before[highest].argsort(descending=True, stable=True)]
     tokens = [token_text(generator.tokenizer, int(i)) for i in order]

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import ipywidgets as widgets
 
-from helpers.settings import GenerationSettings
+from helpers.settings import GenerationSettings, check_prompt
 from helpers.tokens import token_text
 from helpers.widgets.pieces import loop_html, side_by_side, visible
 
@@ -37,7 +37,8 @@ class LoopExplorer(widgets.VBox):
     ) -> None:
         import torch
 
-        settings = GenerationSettings(prompt=prompt, max_new_tokens=steps)
+        check_prompt(prompt)
+        settings = GenerationSettings(max_new_tokens=steps)
         self.generator, self.prompt, self.added = generator, prompt, list[int]()
         self._start = generator.encode(prompt)
         settings.new_tokens(len(self._start), generator.context)  # says if it does not fit

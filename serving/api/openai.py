@@ -14,7 +14,7 @@ from flask import Response
 from flask_openapi3 import APIBlueprint, Tag
 
 from helpers.errors import ParameterError
-from helpers.settings import GenerationSettings
+from helpers.settings import check_prompt
 from serving.api import schemas
 from serving.api.errors import answer, problem
 from serving.api.streaming import SSE, event, pieces, stream, wait
@@ -84,7 +84,7 @@ def openai_routes(service: Service) -> APIBlueprint:
                 "one with a chat template; this one only goes on from text: use /v1/completions",
             )
         for message in body.messages:
-            GenerationSettings(prompt=message.content)  # says what is wrong with it
+            check_prompt(message.content)  # says what is wrong with it
         ids = service.chat_ids([m.model_dump(include={"role", "content"}) for m in body.messages])
         settings = body.settings(body.max_completion_tokens or body.max_tokens)
         job = service.job(stream=bool(body.stream), ignore_end=body.ignore_eos)
@@ -117,7 +117,7 @@ def _prompts(service: Service, body: schemas.CompletionRequest) -> list[tuple[st
     found = []
     for prompt in several:
         if isinstance(prompt, str):
-            text, ids = GenerationSettings(prompt=prompt).prompt, service.encode(prompt)
+            text, ids = check_prompt(prompt), service.encode(prompt)
         else:
             if max(prompt) >= service.vocabulary:
                 raise ParameterError(

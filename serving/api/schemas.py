@@ -21,9 +21,9 @@ from pydantic import (
 from helpers.settings import (
     DEFAULT_NEW_TOKENS,
     MAX_PROMPT_CHARACTERS,
-    MAX_STOP_CHARACTERS,
-    MAX_STOP_STRINGS,
+    STOP_SCHEMA,
     GenerationSettings,
+    check_prompt,
 )
 from serving.config import Config
 
@@ -38,14 +38,6 @@ _TEXT = {
     "minLength": 1,
     "description": f"Not blank, at most {MAX_PROMPT_CHARACTERS} characters.",
 }
-_STRING = {"type": "string", "minLength": 1, "maxLength": MAX_STOP_CHARACTERS}
-_STOP = {
-    "anyOf": [
-        _STRING,
-        {"type": "array", "items": _STRING, "maxItems": MAX_STOP_STRINGS},
-        {"type": "null"},
-    ]
-}
 
 
 class GenerateRequest(GenerationSettings):
@@ -59,14 +51,11 @@ class GenerateRequest(GenerationSettings):
     prompt: Annotated[str, WithJsonSchema(_TEXT)] = Field(
         description="The text to go on from, without blanks around it."
     )
-    stop: Annotated[tuple[str, ...], WithJsonSchema(_STOP)] = Field(
-        (), description="The text ends before any of these strings."
-    )
 
-    @field_validator("prompt")
+    @field_validator("prompt", mode="before")
     @classmethod
-    def _no_surrounding_blanks(cls, prompt: str) -> str:
-        return prompt.strip()
+    def _no_surrounding_blanks(cls, prompt: object) -> str:
+        return check_prompt(prompt).strip()
 
     def with_defaults(self, config: Config, prompt_tokens: int) -> GenerateRequest:
         """The same request with this server's defaults for what it does not name.
@@ -181,7 +170,8 @@ def parameter_info(config: Config, limit: int) -> dict[str, ParameterInfo]:
         "temperature": config.default_temperature,
         "max_length": config.default_max_length,
     }
-    for name, schema in GenerationSettings.model_json_schema()["properties"].items():
+    schemas = GenerateRequest.model_json_schema()["properties"]
+    for name, schema in ({"prompt": schemas.pop("prompt")} | schemas).items():
         number = next((s for s in schema.get("anyOf", []) if "maximum" in s), schema)
         kind = "strings" if name == "stop" else number.get("type", "string")
         top = number.get("maximum")
@@ -227,7 +217,7 @@ class _OpenAIRequest(BaseModel):
     temperature: Float | None = Field(1.0, ge=0, le=2)
     top_p: Float | None = Field(1.0, gt=0, le=1)
     n: Int = Field(1, ge=1, le=16, description="Texts for each prompt.")
-    stop: Annotated[str | list[str] | None, WithJsonSchema(_STOP)] = Field(
+    stop: Annotated[str | list[str] | None, WithJsonSchema(STOP_SCHEMA)] = Field(
         None, description="The text ends before any of these strings."
     )
     seed: Int | None = Field(None, ge=0, le=2**63 - 1)
@@ -243,13 +233,9 @@ class _OpenAIRequest(BaseModel):
     )
 
     def settings(self, new_tokens: int | None) -> GenerationSettings:
-        """These parameters as the engine knows them; a ParameterError if they do not fit.
-
-        The prompt travels as token ids, beside the settings.
-        """
+        """These parameters as the engine knows them; a ParameterError if they do not fit."""
         stop = [self.stop] if isinstance(self.stop, str) else self.stop or []
         return GenerationSettings(
-            prompt="(token ids)",
             max_new_tokens=new_tokens,
             temperature=1.0 if self.temperature is None else self.temperature,
             top_k=self.top_k,

@@ -84,7 +84,7 @@ class Engine:
     def start(self) -> None:
         """Run, and prove with two tokens that this model can be served."""
         warm_up = Job(time_limit=600)
-        greedy = GenerationSettings(prompt="Hello", temperature=0)
+        greedy = GenerationSettings(temperature=0)
         warm_up.add(greedy, list(self.tokenizer("Hello")["input_ids"]), max_new_tokens=2)
         with torch.inference_mode():
             self._runner.probe(warm_up.sequences[0])

@@ -21,7 +21,14 @@ from transformers import (
 from helpers.models import load_model
 from helpers.settings import GenerationSettings
 from serving.engine.engine import Engine
-from serving.engine.jobs import Job, NotReadyError, QueueFullError, SequenceError, TimeLimitError
+from serving.engine.jobs import (
+    Job,
+    NotReadyError,
+    QueueFullError,
+    Sequence,
+    SequenceError,
+    TimeLimitError,
+)
 from serving.engine.packed import PackedLinear, pack_linear_layers
 from serving.engine.sampling import _narrow, _nucleus, _whole, candidates, next_tokens
 
@@ -55,15 +62,17 @@ def engine(loaded: Loaded):
     engine.close()
 
 
-def make(loaded: Loaded, room: int, time_limit: float = 120, prompt: str = "", **parameters) -> Job:
+def make(
+    loaded: Loaded, room: int, time_limit: float = 120, prompt: str = "The model", **parameters
+) -> Job:
     options = {
         k: parameters.pop(k)
         for k in ("stream", "logprobs", "prompt_logprobs", "ignore_end")
         if k in parameters
     }
-    settings = GenerationSettings(prompt=prompt or "The model", **parameters)
+    settings = GenerationSettings(**parameters)
     job = Job(time_limit, **options)
-    job.add(settings, list(loaded[1](settings.prompt)["input_ids"]), room)
+    job.add(settings, list(loaded[1](prompt)["input_ids"]), room)
     return job
 
 
@@ -80,7 +89,6 @@ class Row:
 
 def random_settings(chance: random.Random) -> GenerationSettings:
     return GenerationSettings(
-        prompt="x",
         temperature=chance.choice([0.3, 0.7, 1.0, 1.6]),
         top_k=chance.choice([0, 0, 1, 5, 50, 300]),
         top_p=chance.choice([1.0, 1.0, 0.95, 0.5, 0.05]),
@@ -110,7 +118,6 @@ def test_penalty_and_ngrams_are_those_of_transformers() -> None:
     rows = []
     for _ in range(len(logits)):
         settings = GenerationSettings(
-            prompt="x",
             temperature=0,
             repetition_penalty=chance.choice([1.0, 0.7, 1.3, 2.0]),
             no_repeat_ngram_size=chance.choice([0, 1, 2, 3]),
@@ -126,7 +133,7 @@ def test_penalty_and_ngrams_are_those_of_transformers() -> None:
 
 def test_tokens_are_drawn_as_often_as_the_probabilities_say() -> None:
     logits = torch.tensor([2.0, 1.0, 0.0, -1.0, -6.0])
-    settings = GenerationSettings(prompt="x", temperature=1.0, top_k=4, top_p=0.95)
+    settings = GenerationSettings(temperature=1.0, top_k=4, top_p=0.95)
     draws = 20_000
     rows = [Row(settings, [0], seed=i) for i in range(draws)]
     counts = torch.bincount(torch.tensor(next_tokens(logits.expand(draws, 5), rows)), minlength=5)
@@ -137,7 +144,7 @@ def test_tokens_are_drawn_as_often_as_the_probabilities_say() -> None:
 def test_rows_without_numbers_are_told() -> None:
     logits = torch.randn(3, 20)
     logits[1, 4] = torch.nan
-    settings = GenerationSettings(prompt="x", seed=1)
+    settings = GenerationSettings(seed=1)
     tokens = next_tokens(logits, [Row(settings, [0]) for _ in range(3)])
     assert tokens[1] == -1 and min(tokens[0], tokens[2]) >= 0
 
@@ -197,9 +204,7 @@ def test_200_staggered_ragged_requests_equal_the_same_alone(loaded: Loaded, serv
     for request, job in zip(requests, jobs, strict=True):
         got = job.sequences[0]
         if got.settings.greedy and got.finish_reason != "cancelled":
-            assert got.ids == greedy(loaded, got.settings, got.max_new_tokens)[: len(got.ids)], (
-                request
-            )
+            assert got.ids == greedy(loaded, got)[: len(got.ids)], request
             continue
         again = make(loaded, **request)  # type: ignore[arg-type]
         alone.submit(again)
@@ -215,11 +220,12 @@ def test_200_staggered_ragged_requests_equal_the_same_alone(loaded: Loaded, serv
     assert {"length", "stop", "cancelled"} <= reasons
 
 
-def greedy(loaded: Loaded, settings: GenerationSettings, room: int) -> list[int]:
-    model, tokenizer = loaded
-    inputs = tokenizer(settings.prompt, return_tensors="pt")
-    arguments = settings.generate_arguments() | {"num_return_sequences": 1}
-    return model.generate(**inputs, **arguments, max_new_tokens=room)[0].tolist()
+def greedy(loaded: Loaded, row: Sequence) -> list[int]:
+    """The row's prompt and what transformers' generate writes after it."""
+    ids = torch.tensor([row.ids[: row.prompt_tokens]])
+    arguments = row.settings.generate_arguments() | {"num_return_sequences": 1}
+    arguments |= {"attention_mask": torch.ones_like(ids), "max_new_tokens": row.max_new_tokens}
+    return loaded[0].generate(ids, **arguments)[0].tolist()
 
 
 @pytest.mark.parametrize(
@@ -265,7 +271,7 @@ def test_other_architectures_equal_generate(loaded: Loaded, config) -> None:
     for job in jobs:
         finish(job)
         row = job.sequences[0]
-        assert row.ids == greedy(other, row.settings, row.max_new_tokens)
+        assert row.ids == greedy(other, row)
     engine.close()
 
 
@@ -372,7 +378,7 @@ def test_static_batching_answers_at_the_end_of_the_longest(loaded: Loaded) -> No
     assert max(ends) - min(ends) < 0.01
     assert late.sequences[0].first_token > max(ends)
     want = first[2].sequences[0]
-    assert want.ids == greedy(loaded, want.settings, 60)[: len(want.ids)]
+    assert want.ids == greedy(loaded, want)[: len(want.ids)]
     engine.close()
 
 
@@ -391,9 +397,9 @@ engine = Engine(*loaded, slots=64, queue_length=64, prefill_chunk=20_000)
 engine.start()
 
 def job(seed):
-    settings = GenerationSettings(prompt="The model " * 100, seed=seed)
     found = Job(600, ignore_end=True)
-    found.add(settings, list(loaded[1](settings.prompt)["input_ids"]), 20)
+    ids = loaded[1]("The model " * 100)["input_ids"]
+    found.add(GenerationSettings(seed=seed), list(ids), 20)
     engine.submit(found)
     return found
 
