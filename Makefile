@@ -55,7 +55,8 @@ check: ready ## verify this machine: Python, packages, device, memory, models
 lint: ready ## check style, types, and that `make sync` has nothing to do
 	@$(PY) -m ruff check .
 	@$(PY) -m ruff format --check .
-	@$(PY) -m mypy helpers serving classroom
+	@$(PY) -m mypy
+	@$(dir $(PY))lint-imports --no-cache --no-logo
 	@$(PY) tools/sync.py --check
 
 serve: ready ## start the LLM service (MODEL_NAME=gpt2 PORT=5001 choose; .env.example has all)

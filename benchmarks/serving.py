@@ -21,6 +21,7 @@ from dataclasses import replace
 from http.client import HTTPConnection
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 import httpx
 import psutil
@@ -34,8 +35,8 @@ from serving.client import ServerError, ServerProcess
 from serving.client.load_test import Load, Report, bodies, run, spread
 
 README = Path(__file__).with_name("README.md")
-EQUAL = {"min_tokens": 48, "max_tokens": 48}
-MIXED = {"min_tokens": 8, "max_tokens": 128, "skewed": True}
+EQUAL: dict[str, Any] = {"min_tokens": 48, "max_tokens": 48}
+MIXED: dict[str, Any] = {"min_tokens": 8, "max_tokens": 128, "skewed": True}
 CLIENTS = {1: 3, 8: 16, 32: 64}  # clients → requests of one load, over all clients
 HEALTH_LIMIT = 0.1  # seconds
 PROMPT = "Machine learning is"

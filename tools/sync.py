@@ -118,7 +118,7 @@ def put_colab(cells: list[Cell], repository: str) -> None:
     for cell in cells:
         if cell["cell_type"] == "code" and COLAB_LINE in source(cell):
             return put(cell, text)
-    new = {"cell_type": "code", "execution_count": None, "id": "colab", "metadata": {}}
+    new: Cell = {"cell_type": "code", "execution_count": None, "id": "colab", "metadata": {}}
     cells.insert(1, new | {"outputs": [], "source": text.splitlines(keepends=True)})
 
 

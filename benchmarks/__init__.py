@@ -1,0 +1,1 @@
+"""Servers and tools measured side by side: `make bench`."""
