@@ -14,6 +14,7 @@ import sys
 import time
 
 import helpers
+from helpers import startup
 from helpers.monitor import ResourceMonitor
 
 SAMPLES_PER_SECOND = 10
@@ -50,4 +51,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    startup.run(main)

@@ -30,6 +30,7 @@ from tqdm import tqdm
 from benchmarks import servers, tables
 from benchmarks.servers import PAGED, PAGED_BF16, PLAIN, STATIC, STEP, TUTORIAL, Contender
 from benchmarks.tables import Sample, Samples
+from helpers import startup
 from helpers.device import available_cpus
 from serving.client import ServerError, ServerProcess
 from serving.client.load_test import Load, Report, bodies, run, spread
@@ -283,4 +284,4 @@ def main(argv: list[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    startup.run(main)

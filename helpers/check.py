@@ -10,7 +10,6 @@ from __future__ import annotations
 import argparse
 import hashlib
 import html
-import io
 import platform
 import shutil
 import sys
@@ -20,6 +19,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from helpers import startup
 from helpers.environment import ROOT, default_model
 from helpers.errors import see
 from helpers.models import models_folder
@@ -225,8 +225,6 @@ def main() -> int:
     )
     parser.add_argument("--models", type=Path, metavar="FOLDER", help="another models folder")
     folder = parser.parse_args().models
-    if isinstance(sys.stdout, io.TextIOWrapper):  # a Windows terminal may lack ✓ and ✗
-        sys.stdout.reconfigure(encoding="utf-8", errors="replace")
     ready = True
     for check in run_checks(folder):
         print(as_text(check), flush=True)
@@ -237,4 +235,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    startup.run(main)

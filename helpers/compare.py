@@ -21,7 +21,9 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from helpers import startup
 from helpers.errors import HubUnreachableError, ParameterError
+from helpers.textfiles import read_text
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -217,7 +219,7 @@ def read(path: str | Path) -> tuple[pd.DataFrame, dict[str, Any]]:
         ParameterError: not such a file.
     """
     try:
-        kept = json.loads(Path(path).read_text(encoding="utf-8"))
+        kept = json.loads(read_text(path))
         return _frame(kept["models"]), kept["machine"]
     except (OSError, ValueError, KeyError, TypeError) as error:
         reason = f"{type(error).__name__}: {error}"
@@ -253,4 +255,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    startup.run(main)

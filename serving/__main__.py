@@ -17,6 +17,7 @@ from typing import Any
 
 from waitress.server import MultiSocketServer, create_server
 
+from helpers import startup
 from helpers.child import end_with_parent
 from helpers.errors import see
 from serving.api.app import create_app
@@ -166,7 +167,6 @@ class Runner:
 
 
 if __name__ == "__main__":
-    status = main()
-    sys.stdout.flush()
+    status = startup.exit_status(main)
     # Threads of the HTTP server may still wait for clients; they are not worth waiting for.
     os._exit(status)

@@ -58,7 +58,8 @@ class Course:
 def course(tmp_path: Path, require_tool: Callable[..., str]) -> Course:
     require_tool("git")
     origin = tmp_path / "origin"
-    for name in ("tools/reset.py", "tools/update.py", *(f"notebooks/{n}" for n in LESSONS)):
+    tools = ("tools/reset.py", "tools/update.py", "tools/startup.py", "helpers/startup.py")
+    for name in (*tools, *(f"notebooks/{n}" for n in LESSONS)):
         (origin / name).parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(ROOT / name, origin / name)
     for name in (".gitignore", ".gitattributes"):

@@ -180,7 +180,9 @@ def stand_in(tmp_path: Path) -> Path:
     project = tmp_path / "a project with spaces"
     (project / "tools").mkdir(parents=True)
     (project / "wheels").mkdir()
-    shutil.copy(ROOT / "tools/setup_env.py", project / "tools")
+    (project / "helpers").mkdir()
+    for name in ("tools/setup_env.py", "tools/startup.py", "helpers/startup.py"):
+        shutil.copy(ROOT / name, project / name)
     (project / "pyproject.toml").write_text(PYPROJECT)
     (project / "backend.py").write_text(BACKEND)
     (project / "requirements.txt").write_text("tiny==1.0\ntorch==0.1\n")

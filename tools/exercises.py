@@ -15,6 +15,7 @@ import subprocess
 import sys
 
 import nbformat
+import startup
 from nbformat import NotebookNode
 from nbformat.v4 import new_code_cell, new_markdown_cell
 from outputs import choose, tidy
@@ -100,4 +101,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    startup.run(main)

@@ -11,6 +11,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import startup
+
 ROOT = Path(__file__).resolve().parent.parent
 STOP_SECONDS = 3  # for a polite end; nothing of the learner's is lost after it
 FIRST_LESSON = "notebooks/00_start_here.ipynb"
@@ -83,4 +85,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    startup.run(main)

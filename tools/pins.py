@@ -9,6 +9,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import startup
+
 ROOT = Path(__file__).resolve().parent.parent
 UV = "uv==0.13.9"
 COMPILE = ["pip", "compile", "pyproject.toml", "--extra", "dev", "--quiet", "--no-config"]
@@ -42,4 +44,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    startup.run(main)

@@ -15,6 +15,8 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+import startup
+
 ROOT = Path(__file__).resolve().parent.parent
 LESSON = re.compile(r"notebooks/(\d\d)_\w+\.ipynb")
 MINE = "notebooks/mine"  # of the learner: not in git, and no lesson for the tests and tools
@@ -142,4 +144,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    startup.run(main)

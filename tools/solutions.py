@@ -12,6 +12,7 @@ import sys
 from pathlib import Path
 
 import nbformat
+import startup
 from exercises import names
 from nbclient import NotebookClient
 from nbformat import NotebookNode
@@ -87,4 +88,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    startup.run(main)

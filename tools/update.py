@@ -9,8 +9,7 @@ changed at all.
 
 from __future__ import annotations
 
-import sys
-
+import startup
 from reset import Problem, changed_files, finish, git, restore, shipped_lessons
 
 
@@ -64,4 +63,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    startup.run(main)

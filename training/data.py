@@ -1,6 +1,6 @@
 """From a text file to a stream of token ids: clean, weight, tokenize, shuffle.
 
-The corpus is one UTF-8 text file (or .xz of it) in which every document ends with
+The corpus is one text file (or .xz of it) in which every document ends with
 `<|endoftext|>`. Everything made here is cached in the work folder and made again only
 if it is missing.
 """
@@ -15,6 +15,8 @@ from pathlib import Path
 import numpy as np
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
 from tqdm.auto import tqdm
+
+from helpers.textfiles import decode
 
 END_OF_TEXT = "<|endoftext|>"
 VOCABULARY = 8192
@@ -35,9 +37,10 @@ def read_documents(corpus: Path) -> list[str]:
 
     A pair that stands alone teaches the model to stop after the answer.
     """
-    opener = lzma.open if corpus.suffix == ".xz" else open
-    with opener(corpus, "rt", encoding="utf-8") as f:
-        raw = [d.strip() for d in f.read().split(END_OF_TEXT)]
+    content = corpus.read_bytes()
+    if corpus.suffix == ".xz":
+        content = lzma.decompress(content)
+    raw = [document.strip() for document in decode(content, corpus).split(END_OF_TEXT)]
     documents: list[str] = []
     for document in raw:
         if document.startswith(("Q: ", "Explain ")):

@@ -20,9 +20,11 @@ from pathlib import Path
 import torch
 from transformers import GenerationConfig, PreTrainedTokenizerFast
 
+from helpers import startup
 from helpers.generator import TextGenerator
 from helpers.models import models_folder
 from helpers.quality import bits_per_byte
+from helpers.textfiles import read_text
 from training.data import END_OF_TEXT, read_documents
 from training.samples import measure
 from training.train import CONTEXT, SHAPES, new_model
@@ -52,7 +54,7 @@ def export(args: argparse.Namespace) -> None:
     tokenizer.save_pretrained(target)
     model = model.float().eval()  # measured as it is shipped: with rounded weights
 
-    text = args.validation.read_text(encoding="utf-8")
+    text = read_text(args.validation)
     facts = {
         "model": args.model,
         "parameters": sum(p.numel() for p in model.parameters()),
@@ -158,7 +160,7 @@ def tried() -> str:
 
 def source_table(sources: Path) -> str:
     """The table of sources, licences and commits, and the notes under it."""
-    text = sources.read_text(encoding="utf-8")
+    text = read_text(sources)
     return text[text.index("| Repository") :].strip()
 
 
@@ -186,4 +188,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    startup.run(main)

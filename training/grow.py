@@ -16,6 +16,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from helpers import startup
 from training.train import SHAPES, make_optimizers, new_model
 
 NOISE = 0.5  # standard deviation of N in standard deviations of W/2
@@ -87,4 +88,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    startup.run(main)

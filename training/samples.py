@@ -13,6 +13,7 @@ from pathlib import Path
 from tqdm.auto import tqdm
 
 from helpers.generator import Generation, TextGenerator
+from helpers.textfiles import read_text
 
 QUESTIONS = Path(__file__).with_name("questions.txt")
 PROMPTS = (
@@ -66,7 +67,7 @@ def draw(generator: TextGenerator) -> dict[float, list[Generation]]:
 
 def answers(generator: TextGenerator, temperature: float) -> list[Generation]:
     """The answers to the fifty questions, seed 0."""
-    questions = QUESTIONS.read_text(encoding="utf-8").splitlines()
+    questions = read_text(QUESTIONS).splitlines()
     return [
         generator.generate(
             f"Q: {question}\nA:", temperature=temperature, max_new_tokens=ANSWER_TOKENS, seed=0

@@ -17,6 +17,8 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
+from helpers import startup
+
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 
 import numpy as np
@@ -29,6 +31,7 @@ from transformers import GPT2Config, GPT2LMHeadModel, PreTrainedTokenizerFast
 
 from helpers.models import models_folder
 from helpers.quality import bits_per_byte
+from helpers.textfiles import read_text
 from training.data import END_OF_TEXT, VOCABULARY, Batches, prepare
 
 CONTEXT = 512
@@ -241,7 +244,7 @@ class Trainer:
         """Measure the finished model on the held-out text."""
         print(f"{self.args.model}: {self.tokens:,} tokens in {self.spent() / 60:.0f} minutes")
         if self.args.validation:
-            text = self.args.validation.read_text(encoding="utf-8")
+            text = read_text(self.args.validation)
             value = bits_per_byte(self.model.eval(), self.tokenizer, text)
             print(f"held-out bits per byte: {value:.3f}")
         print(f"To put it into models/: python -m training.export --model {self.args.model} …")
@@ -306,4 +309,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    startup.run(main)

@@ -17,8 +17,8 @@ from classroom.grade.gradebook import write_csv, write_page
 from classroom.grade.marking import Marked, mark
 from classroom.grade.submissions import Submission, find_submissions
 from classroom.report.options import below, new_folder
+from helpers import startup
 from helpers.environment import ROOT
-from helpers.errors import ParameterError
 
 GOOD, PROBLEMS, WRONG_USAGE, STOPPED = 0, 1, 2, 130
 CHANGED = (
@@ -120,13 +120,10 @@ def main() -> int:
         submissions = find_submissions(options.submissions)
         folder = new_folder(options.output, "gradebooks", "executed")
         return grade(submissions, folder, options)
-    except ParameterError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return WRONG_USAGE
     except KeyboardInterrupt:
         print("stopped; what was marked so far is in the gradebook", file=sys.stderr)
         return STOPPED
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    startup.run(main)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import io
 import signal
 import sys
 import time
@@ -14,7 +13,7 @@ from classroom.report.machine import machine, versions
 from classroom.report.model import Report, Run, read_report
 from classroom.report.options import below, new_folder
 from classroom.report.plan import find_lessons, parse_parameters, plan
-from helpers.errors import ParameterError
+from helpers import startup
 
 TIMEOUT_SECONDS = 900.0
 PASSED, FAILED, WRONG_USAGE, STOPPED = 0, 1, 2, 130
@@ -127,19 +126,13 @@ def make_report(options: argparse.Namespace) -> int:
 def main() -> int:
     """Read the command line, make the report; the exit status."""
     options = arguments().parse_args()
-    for stream in (sys.stdout, sys.stderr):  # a Windows terminal may lack ✓ and ✗
-        if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(encoding="utf-8", errors="replace")
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         return make_report(options)
-    except ParameterError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return WRONG_USAGE
     except KeyboardInterrupt:
         print("stopped before anything ran", file=sys.stderr)
         return STOPPED
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    startup.run(main)

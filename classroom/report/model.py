@@ -9,6 +9,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, Field, ValidationError
 
 from helpers.errors import ParameterError
+from helpers.textfiles import read_text
 
 REPORT_FILE = "report.json"
 Status = Literal["passed", "failed", "not run"]
@@ -126,6 +127,6 @@ def read_report(path: Path) -> Report:
     file = path / REPORT_FILE if path.is_dir() else path
     allowed = f"the folder or the {REPORT_FILE} of an earlier report"
     try:
-        return Report.model_validate_json(file.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, ValidationError) as error:
+        return Report.model_validate_json(read_text(file))
+    except (OSError, ValidationError) as error:
         raise ParameterError("compare", str(path), allowed) from error

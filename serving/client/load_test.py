@@ -23,6 +23,8 @@ from typing import Any
 
 import httpx
 
+from helpers import startup
+
 PROMPTS = (
     "Machine learning is",
     "The operating system",
@@ -320,4 +322,4 @@ def main(argv: list[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    startup.run(main)
