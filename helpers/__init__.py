@@ -14,9 +14,11 @@ from typing import TYPE_CHECKING, Any
 
 from helpers.device import configure_threads
 from helpers.environment import load_environment
+from helpers.markup import guard_tables
 
 load_environment()
 configure_threads()
+guard_tables()
 
 __version__ = "0.1.0"
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import argparse
 import hashlib
-import html
 import platform
 import shutil
 import sys
@@ -22,6 +21,7 @@ from typing import TYPE_CHECKING
 from helpers import startup
 from helpers.environment import ROOT, default_model
 from helpers.errors import see
+from helpers.markup import safe
 from helpers.models import models_folder
 
 if TYPE_CHECKING:
@@ -205,7 +205,7 @@ def as_html(checks: list[Check]) -> str:
     rows = []
     for check in checks:
         cells = ("✓" if check.ok else "✗", check.name, check.found, check.advice)
-        columns = "".join(f'<td style="text-align:left">{html.escape(c)}</td>' for c in cells)
+        columns = "".join(f'<td style="text-align:left">{safe(c)}</td>' for c in cells)
         rows.append(f"<tr>{columns}</tr>")
     table = f"<table><thead><tr>{head}</tr></thead><tbody>{''.join(rows)}</tbody></table>"
     return table if all(c.ok for c in checks) else f"{table}<p>{see('check')}</p>"

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-import html
 import json
+import re
+from functools import cache
 from typing import TYPE_CHECKING
 
 from helpers.errors import ParameterError
+from helpers.markup import attribute, safe, visible
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -25,22 +27,32 @@ STRIP_COLOURS = (
 
 
 def token_text(tokenizer: PreTrainedTokenizerBase, token_id: int) -> str:
-    """One token as text; bytes that are no whole character show as ⟨E2 9C⟩."""
+    r"""One token as text; bytes that are no whole character as OpenAI's API writes them.
+
+    The first of the three bytes of 日 shows as `bytes:\xe6`.
+    """
     text = tokenizer.decode([token_id], clean_up_tokenization_spaces=False)
-    if "�" not in text:
+    if "\ufffd" not in text:
         return text
-    return f"⟨{' '.join(f'{b:02X}' for b in token_bytes(tokenizer, token_id))}⟩"
+    data = token_bytes(tokenizer, token_id)
+    try:
+        return data.decode("utf-8")  # a replacement character that the text itself holds
+    except UnicodeDecodeError:
+        return "bytes:" + "".join(f"\\x{byte:02x}" for byte in data)
 
 
 def token_bytes(tokenizer: PreTrainedTokenizerBase, token_id: int) -> bytes:
-    """The bytes that a token of a byte-level BPE tokenizer stands for."""
+    """The bytes that a token stands for, in byte-level BPE and in SentencePiece's `<0xE6>`."""
     token = tokenizer.convert_ids_to_tokens(int(token_id))
+    if single := re.fullmatch(r"<0x([0-9A-F]{2})>", token):
+        return bytes.fromhex(single[1])
     table = _byte_of_character()
     if all(c in table for c in token):
         return bytes(table[c] for c in token)
     return token.encode("utf-8")  # a special token, or a tokenizer of another kind
 
 
+@cache
 def _byte_of_character() -> dict[str, int]:
     """Byte-level BPE writes every byte as one printable character: 0x20, the blank, as Ġ."""
     printable = [*range(33, 127), *range(161, 173), *range(174, 256)]
@@ -51,21 +63,6 @@ def _byte_of_character() -> dict[str, int]:
             table[chr(spare)] = byte
             spare += 1
     return table
-
-
-def token_table(tokenizer: PreTrainedTokenizerBase, text: str) -> pd.DataFrame:
-    """One row a token: position, id, the text it stands for, its length in bytes."""
-    import pandas as pd
-
-    ids = tokenizer(text, verbose=False)["input_ids"]
-    return pd.DataFrame(
-        {
-            "id": ids,
-            "token": [token_text(tokenizer, i) for i in ids],
-            "bytes": [len(token_bytes(tokenizer, i)) for i in ids],
-        },
-        index=pd.RangeIndex(len(ids), name="position"),
-    )
 
 
 def text_table(tokenizer: PreTrainedTokenizerBase, texts: dict[str, str]) -> pd.DataFrame:
@@ -119,16 +116,16 @@ def strip_html(tokens: list[tuple[int, str]], ids: bool = False) -> str:
     """The HTML of a strip of (id, text) tokens."""
     boxes = []
     for n, (token_id, text) in enumerate(tokens):
-        shown = html.escape(text.replace(" ", "·").replace("\n", "⏎").replace("\t", "⇥"))
         below = f"<small style='display:block;opacity:.75;font-size:.72em'>{token_id}</small>"
         boxes.append(
             f"<span title='id {token_id}' style='background:{STRIP_COLOURS[n % 5]};padding:2px 3px;"
             "margin:1px;border-radius:3px;display:inline-block;text-align:center;"
-            f"white-space:pre-wrap;overflow-wrap:anywhere'>{shown}{below if ids else ''}</span>"
+            "white-space:pre-wrap;overflow-wrap:anywhere'>"
+            f"{safe(visible(text))}{below if ids else ''}</span>"
         )
     return (
         "<div role='img' aria-label='"
-        + html.escape(f"{len(tokens)} tokens: " + " | ".join(t for _, t in tokens), quote=True)
+        + attribute(f"{len(tokens)} tokens: " + " | ".join(t for _, t in tokens))
         + "' style='font-family:var(--jp-code-font-family,monospace);line-height:1.7'>"
         + "".join(boxes)
         + "</div>"

@@ -12,7 +12,7 @@ import pytest
 import helpers
 from helpers.errors import ParameterError
 from helpers.settings import parameter_ranges
-from helpers.widgets import ParameterExplorer
+from helpers.widgets import LoopExplorer, ParameterExplorer
 from helpers.widgets.pieces import distribution_html
 
 
@@ -60,7 +60,6 @@ def test_every_numeric_parameter_has_a_control_with_its_limits(explorer: Paramet
         assert control.max == limits.maximum and control.value == limits.default
         assert control.min == limits.minimum or name == "top_p"  # above 0: the first step
         assert control.continuous_update is False and control.tooltip == limits.meaning
-    assert explorer.controls["max_new_tokens"].max == explorer.generator.context - 1
 
 
 def test_it_shows_a_text_of_24_new_tokens_at_once(explorer: ParameterExplorer) -> None:
@@ -145,8 +144,6 @@ def test_a_bad_prompt_is_said_in_the_widget(explorer: ParameterExplorer, prompt:
 
 
 def test_combinations_that_are_refused_are_said_in_the_widget(explorer: ParameterExplorer) -> None:
-    explorer.controls["max_new_tokens"].value = explorer.generator.context - 1
-    assert "max_new_tokens" in words(explorer.text.value)
     explorer.set(max_new_tokens=4, num_return_sequences=2)
     explorer.controls["temperature"].value = 0
     assert "num_return_sequences" in words(explorer.text.value)
@@ -174,15 +171,58 @@ def test_text_is_escaped(explorer: ParameterExplorer) -> None:
     assert "&lt;b&gt;" in distribution_html([("<b>", 0.5, 1.0)], 1, 2)
 
 
+def bars(markup: str) -> list[float]:
+    """The bars' lengths in percent of the place they have."""
+    return [float(w) for w in re.findall(r'llm-bar [^>]+width:([\d.]+)%"', markup)]
+
+
 def test_bars_are_measured_against_one_scale() -> None:
-    markup = distribution_html([(" a", 0.2, 0.5), (" b", 0.1, 0.0)], 3, 9)
-    assert "full bar = 50%" in markup and "draws from 3 of 9" in markup
-    assert re.findall(r"width:([\d.]+)%\"></span></td>|width:([\d.]+)%\"></span><", markup)
-    assert [float(w) for w in re.findall(r'llm-bar[^>]+width:([\d.]+)%"', markup)] == [
-        40.0, 100.0, 20.0, 0.0,
-    ]  # fmt: skip
+    """A full bar is 100 %, whatever is shown; a zoom is a matter of asking for it."""
+    tokens = [(" a", 0.2, 0.5), (" b", 0.1, 0.0)]
+    markup = distribution_html(tokens, 3, 9)
+    assert "full bar = 100%" in markup and "draws from 3 of 9" in markup
+    assert bars(markup) == [20.0, 50.0, 10.0, 0.0]
     assert "70.0%" in markup and "50.0%" in markup  # all others, before and after
+    zoomed = distribution_html(tokens, 3, 9, zoom=True)
+    assert "full bar = 50%" in zoomed and bars(zoomed) == [40.0, 100.0, 20.0, 0.0]
     assert distribution_html([("x", 1.0, 1.0000001)], 1, 1).count("100.0%") == 4
+
+
+def test_the_explorers_bars_keep_their_scale_until_a_zoom_is_asked_for(
+    explorer: ParameterExplorer, generator: helpers.TextGenerator
+) -> None:
+    flat = "Machine learning is"  # no token is probable after it
+    loop = LoopExplorer(generator, flat, steps=3)
+    explorer.set(prompt=flat, temperature=2.0)
+    assert "full bar = 100%" in explorer.chart.value and "full bar = 100%" in loop.picture.value
+    plain = bars(loop.picture.value)
+    assert plain == pytest.approx([100 * p for p in loop.values], abs=0.06)
+    explorer.zoom.value = loop.zoom.value = True
+    assert "full bar = 100%" not in explorer.chart.value
+    assert all(wide >= short for wide, short in zip(bars(loop.picture.value), plain, strict=True))
+
+
+def test_the_length_ends_where_the_context_does(explorer: ParameterExplorer) -> None:
+    """No value of the slider is refused, whatever the prompt; its largest one writes a text."""
+    generator, slider = explorer.generator, explorer.controls["max_new_tokens"]
+    for prompt in ("Machine learning is", "word " * 250, "The end"):
+        explorer.controls["prompt"].value = prompt
+        assert slider.max == generator.context - generator.count_tokens(prompt)
+    explorer.set(prompt="word " * 250, max_new_tokens=5)
+    slider.value = slider.max
+    assert explorer.result is not None and explorer.result.new_tokens <= slider.max
+    longest = slider.max
+    explorer.controls["prompt"].value = "word " * 600  # refused as a whole: the length stays
+    assert slider.max == longest and "prompt" in words(explorer.text.value)
+    explorer.reset.click()
+    assert slider.value == 24 and explorer.result is not None
+
+
+def test_texts_that_run_from_the_right_run_from_the_right(explorer: ParameterExplorer) -> None:
+    explorer.controls["prompt"].value = "الخادم"
+    assert '<p dir="rtl"><bdi' in explorer.text.value
+    explorer.controls["prompt"].value = "The server"
+    assert '<p dir="ltr">The server' in explorer.text.value
 
 
 def test_what_stands_in_a_stored_notebook_is_always_the_same(explorer: ParameterExplorer) -> None:

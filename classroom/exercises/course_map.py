@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import html
 from dataclasses import dataclass
 
 from classroom.exercises import store
 from classroom.exercises.catalogue import lessons
+from helpers.markup import safe
 
 
 @dataclass(frozen=True)
@@ -57,10 +57,10 @@ class CourseMap:
             values = "".join(f'<td style="text-align:left">{cell}</td>' for cell in cells)
             rows += (
                 f'<tr><td style="text-align:left">{"✓" if row.done else ""}</td>'
-                f'<th scope="row" style="text-align:left">{html.escape(row.title)}</th>'
+                f'<th scope="row" style="text-align:left">{safe(row.title)}</th>'
                 f"{values}</tr>"
             )
-        below = "".join(f"<p>{html.escape(note)}</p>" for note in self.notes)
+        below = "".join(f"<p>{safe(note)}</p>" for note in self.notes)
         return f"<table><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table>{below}"
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import html
 import json
 import re
 from collections.abc import Callable, Sequence
@@ -12,6 +11,7 @@ from typing import Any, Literal
 from classroom.exercises import store
 from classroom.exercises.answers import ANSWER_TYPE, LONGEST_ANSWER, record_answer
 from classroom.exercises.checks import Wrong
+from helpers.markup import safe
 
 Status = Literal["right", "wrong", "unanswered", "error"]
 _SIGNS = {"right": "✓ ", "wrong": "✗ ", "error": "✗ ", "unanswered": ""}
@@ -168,15 +168,16 @@ def _show(
     if not InteractiveShell.initialized():
         print(text)
         return
-    listing = f"<pre style='margin:6px 0 0'>{html.escape(code)}</pre>" if code else ""
-    below = "".join(f"<p style='margin:6px 0 0'>{html.escape(note)}</p>" for note in notes)
+    listing = f"<pre style='margin:6px 0 0'>{safe(code)}</pre>" if code else ""
+    below = "".join(f"<p style='margin:6px 0 0'>{safe(note)}</p>" for note in notes)
     box = (
         f"<div role='status' style='border-left:4px solid {colour};padding:2px 0 2px 12px'>"
-        f"<b>{html.escape(title)}:</b> {with_code(message)}{listing}{below}</div>"
+        f"<b>{safe(title)}:</b> {with_code(message)}{listing}{below}</div>"
     )
     display({"text/plain": text, "text/html": box, **(more or {})}, raw=True)
 
 
 def with_code(message: str) -> str:
     """A message as HTML, what stands in backticks as code."""
-    return re.sub(r"`([^`]+)`", r"<code>\1</code>", html.escape(message))
+    parts = re.split(r"`([^`]+)`", message)  # text and code by turns
+    return "".join(f"<code>{safe(p)}</code>" if n % 2 else safe(p) for n, p in enumerate(parts))

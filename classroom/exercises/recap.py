@@ -5,12 +5,12 @@ The same questions stand below the widget as text, for readers without a kernel.
 
 from __future__ import annotations
 
-import html
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from classroom.exercises import store
 from classroom.exercises.question import with_code
+from helpers.markup import safe
 
 if TYPE_CHECKING:
     from classroom.exercises.recap_widget import RecapWidget
@@ -61,7 +61,7 @@ class Recap:
         """Answer a question (both counted from 0): notes it, and gives the response as HTML."""
         question = self.questions[number]
         store.note_recap(self.ids[number], option == question.right)
-        said = "".join(f"<p>{html.escape(note)}</p>" for note in store.notes())
+        said = "".join(f"<p>{safe(note)}</p>" for note in store.notes())
         return question.response(option) + said
 
     def as_text(self) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import html
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
@@ -10,11 +9,16 @@ import ipywidgets as widgets
 
 from helpers import memory
 from helpers.errors import ParameterError
+from helpers.markup import safe
 from helpers.tokens import strip_html, token_text
 from helpers.widgets.pieces import flexible, panel
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
+
+
+CARDS_GB = (8, 16, 24, 48, 80)  # memory of graphics cards, the smallest first
+LONGEST = 4096  # tokens on the memory calculator's slider
 
 
 class TokenCalculator(widgets.VBox):
@@ -43,12 +47,12 @@ class TokenCalculator(widgets.VBox):
             cost: prompt tokens, new tokens → name (with its unit) → value of one request.
             text: the prompt at first.
             new_tokens: tokens to write, at first.
-            context: the most tokens, prompt and new ones, that the model holds.
+            context: the most tokens, prompt and new ones, that the model holds; from 2.
         """
         self._tokenizer, self._cost, self._context = tokenizer, cost, context
         self.prompt = widgets.Textarea(text, description="prompt", rows=3, layout={"width": "95%"})
         self.new_tokens = widgets.IntSlider(
-            min(new_tokens, context), 1, context, description="new tokens"
+            min(new_tokens, context - 1), 1, context - 1, description="new tokens"
         )
         self.shown = widgets.HTML(layout=flexible("300px"))
         for control in (self.prompt, self.new_tokens):
@@ -63,7 +67,7 @@ class TokenCalculator(widgets.VBox):
         ids = self._tokenizer(self.prompt.value, verbose=False)["input_ids"]
         drawn = [(i, token_text(self._tokenizer, i)) for i in ids[: self.STRIP_TOKENS]]
         rows = "".join(
-            f'<tr><th scope="row" style="text-align:left;font-weight:400">{html.escape(name)}</th>'
+            f'<tr><th scope="row" style="text-align:left;font-weight:400">{safe(name)}</th>'
             f'<td style="text-align:right">{value:,}</td></tr>'
             for name, value in self._cost(len(ids), self.new_tokens.value).items()
         )
@@ -82,8 +86,6 @@ class MemoryCalculator(widgets.VBox):
         batch: sequences at once.
         shown: the parts as HTML bars.
     """
-
-    CARDS_GB = (8, 16, 24, 48, 80)
 
     def __init__(self, models: list[str], precision: str = "fp16") -> None:
         """Show the first model's memory.
@@ -104,7 +106,7 @@ class MemoryCalculator(widgets.VBox):
         self.precision = widgets.Dropdown(
             options=list(memory.PRECISIONS), value=precision, description="format"
         )
-        self.tokens = widgets.IntSlider(512, 2, 4096, description="tokens")
+        self.tokens = widgets.IntSlider(512, 2, LONGEST, description="tokens")
         self.batch = widgets.IntSlider(1, 1, 64, description="batch")
         self.shown = widgets.HTML()
         for control in (self.model, self.precision, self.tokens, self.batch):
@@ -117,7 +119,8 @@ class MemoryCalculator(widgets.VBox):
 
     def _changed(self, _: object = None) -> None:
         of = self._shapes[self.model.value]
-        tokens = min(self.tokens.value, of.context)
+        self.tokens.max = min(LONGEST, of.context)  # a longer value becomes the longest
+        tokens = self.tokens.value
         needs = memory.estimate(
             of, tokens - tokens // 2, tokens // 2, self.batch.value, self.precision.value
         )
@@ -132,13 +135,21 @@ class MemoryCalculator(widgets.VBox):
             f"width:{100 * mb / needs.running_mb:.1f}%'></div></td></tr>"
             for name, mb in parts.items()
         )
-        fits = [f"{gb} GB" for gb in self.CARDS_GB if needs.running_mb <= 1000 * gb]
-        short = "" if tokens == self.tokens.value else f" The context ends at {tokens:,} tokens."
+        card = smallest_card(needs.running_mb)
+        fits = f"Smallest card: {card} GB" if card else "No single card here holds it"
         self.shown.value = (
             f"<table role='status' style='width:95%'>{rows}</table>"
-            f"<b>{html.escape(self.model.value)}: {_size(needs.running_mb)}</b> and the framework. "
-            f"{'Smallest card: ' + fits[0] if fits else 'No single card here holds it'}.{short}"
+            f"<b>{safe(self.model.value)}: {_size(needs.running_mb)}</b> and the runtime. {fits}."
         )
+
+
+def smallest_card(needed_mb: float) -> int | None:
+    """The memory (GB) of the smallest card in `CARDS_GB` that holds so much; None if none does.
+
+    Args:
+        needed_mb: weights, KV cache and activations in MB (10⁶ bytes).
+    """
+    return next((gb for gb in CARDS_GB if needed_mb <= 1000 * gb), None)
 
 
 def _size(mb: float) -> str:

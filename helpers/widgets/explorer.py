@@ -18,6 +18,7 @@ from helpers.widgets.pieces import (
     problem,
     side_by_side,
     texts,
+    zoom_box,
 )
 
 if TYPE_CHECKING:
@@ -41,6 +42,7 @@ class ParameterExplorer(widgets.VBox):
         controls: parameter name → slider or field, the prompt's and the seed's too.
         chart: the next-token distribution, before and after the parameters, as HTML.
         text: the new text, or what is wrong, as HTML.
+        zoom: the box that stretches the chart's bars; without it a full bar is 100 %.
         result: the last generation; None before the first and after an error.
     """
 
@@ -49,7 +51,7 @@ class ParameterExplorer(widgets.VBox):
     ) -> None:
         self.generator = generator
         self.result: Generation | None = None
-        self.controls = _controls(generator, prompt, seed, max_new_tokens)
+        self.controls = _controls(prompt, seed, max_new_tokens)
         self._start = {name: control.value for name, control in self.controls.items()}
         self._quiet, self._moves = False, 0
         self.chart = widgets.HTML(layout=flexible("380px"))
@@ -58,15 +60,18 @@ class ParameterExplorer(widgets.VBox):
             description="Reset", tooltip="Back to the first values", layout={"width": "80px"}
         )
         self.reset.on_click(lambda _: self.set(**self._start))
-        for control in self.controls.values():
+        self.zoom = zoom_box()
+        for control in (*self.controls.values(), self.zoom):
             control.observe(self._changed, names="value")
         sliders = [c for n, c in self.controls.items() if n not in ("prompt", "seed")]
         top = widgets.Box(
-            [self.controls["prompt"], self.controls["seed"], self.reset], layout=side_by_side()
+            [self.controls["prompt"], self.controls["seed"], self.reset, self.zoom],
+            layout=side_by_side(),
         )
         grid = widgets.GridBox(sliders, layout=columns("330px"))
         below = widgets.Box([self.text, self.chart], layout=side_by_side())
         super().__init__([top, grid, below])
+        self._cap_length()
         self.redraw()
 
     def __repr__(self) -> str:
@@ -89,8 +94,9 @@ class ParameterExplorer(widgets.VBox):
         _check(**{**self._start, **parameters})
         self._quiet = True
         try:
-            for name, value in parameters.items():
-                self.controls[name].value = value
+            for name in sorted(parameters, key="prompt".__ne__):  # it says how much room is left
+                self.controls[name].value = parameters[name]
+                self._cap_length()
         finally:
             self._quiet = False
         self.redraw()
@@ -104,12 +110,27 @@ class ParameterExplorer(widgets.VBox):
         except ValueError as error:
             self.chart.value, self.text.value = panel("chart", ""), problem(error)
             return
-        self._fill(self.chart, lambda: chart(self.generator, prompt, settings))
+        self._fill(self.chart, lambda: chart(self.generator, prompt, settings, self.zoom.value))
         self._fill(self.text, lambda: self._write(prompt, settings))
 
     def _changed(self, change: dict[str, Any]) -> None:
-        if not self._quiet:
-            self.redraw()
+        if self._quiet:
+            return
+        if change["owner"] is self.controls["prompt"]:
+            self._quiet = True  # a value that is cut needs no text of its own
+            self._cap_length()
+            self._quiet = False
+        self.redraw()
+
+    def _cap_length(self) -> None:
+        """Let the length's slider end where the context does, less the prompt."""
+        slider = self.controls["max_new_tokens"]
+        try:
+            room = self.generator.context - self.generator.count_tokens(self.parameters["prompt"])
+        except Exception:  # text that is no text: `redraw` says what is wrong
+            return
+        if room >= slider.min:  # else the prompt itself is refused
+            slider.max = min(room, parameter_ranges()["max_new_tokens"].maximum)
 
     def _fill(self, box: widgets.HTML, make: Callable[[], str]) -> None:
         """Set the box; a traceback in a widget's callback would go to a log that nobody reads."""
@@ -134,9 +155,7 @@ def _check(prompt: str, **parameters: Any) -> tuple[str, GenerationSettings]:
     return check_prompt(prompt), GenerationSettings(**parameters)
 
 
-def _controls(
-    generator: TextGenerator, prompt: str, seed: int, max_new_tokens: int
-) -> dict[str, Any]:
+def _controls(prompt: str, seed: int, max_new_tokens: int) -> dict[str, Any]:
     """One control a parameter: a field for prompt and seed, a slider for every other number."""
     controls: dict[str, Any] = {
         "prompt": widgets.Text(
@@ -152,14 +171,11 @@ def _controls(
         whole = isinstance(limits.minimum, int)
         step = 1 if whole else STEP
         start = max_new_tokens if name == "max_new_tokens" else limits.default
-        most = limits.maximum
-        if name == "max_new_tokens":
-            most = min(most, generator.context - 1)
         slider = widgets.IntSlider if whole else widgets.FloatSlider
         controls[name] = slider(
             start,
             min=_least(name, limits.minimum, step),
-            max=most,
+            max=limits.maximum,
             step=step,
             description=name.replace("_", " "),
             tooltip=limits.meaning,
@@ -179,7 +195,7 @@ def _least(name: str, minimum: float, step: float) -> float:
     return minimum
 
 
-def chart(generator: TextGenerator, prompt: str, settings: GenerationSettings) -> str:
+def chart(generator: TextGenerator, prompt: str, settings: GenerationSettings, zoom: bool) -> str:
     """The next-token distribution after the prompt, before and after the parameters."""
     before, after = generator.next_token_distributions(
         prompt, **settings.model_dump(exclude_none=True)
@@ -189,4 +205,4 @@ def chart(generator: TextGenerator, prompt: str, settings: GenerationSettings) -
     tokens = [token_text(generator.tokenizer, int(i)) for i in order]
     values = list(zip(tokens, before[order].tolist(), after[order].tolist(), strict=True))
     left = int((after > 0).sum())
-    return distribution_html(values, left, len(after))
+    return distribution_html(values, left, len(after), zoom)

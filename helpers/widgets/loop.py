@@ -6,9 +6,10 @@ from typing import TYPE_CHECKING
 
 import ipywidgets as widgets
 
+from helpers.markup import visible
 from helpers.settings import GenerationSettings, check_prompt
 from helpers.tokens import token_text
-from helpers.widgets.pieces import loop_html, side_by_side, visible
+from helpers.widgets.pieces import loop_html, side_by_side, zoom_box
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -27,6 +28,7 @@ class LoopExplorer(widgets.VBox):
         step: the slider: tokens appended to the prompt.
         picks: a button for each candidate, the most probable first.
         values: the candidates' probabilities, from 0 to 1.
+        zoom: the box that stretches the bars; without it a full bar is 100 %.
         draw: the button that lets chance choose among all tokens, by their probabilities.
         picture: the text so far and the next token's candidates, as HTML.
         added: ids of the tokens chosen so far.
@@ -48,16 +50,17 @@ class LoopExplorer(widgets.VBox):
         )
         self.picks = [widgets.Button(layout={"width": "auto"}) for _ in range(top)]
         self.draw = widgets.Button(description="draw by chance", layout={"width": "auto"})
+        self.zoom = zoom_box()
         self.picture = widgets.HTML()
         for rank, pick in enumerate(self.picks):
             pick.on_click(lambda _, rank=rank: self.append(self._candidates[rank]))
         self.draw.on_click(
             lambda _: self.append(int(torch.multinomial(self._next, 1, generator=self._dice)))
         )
-        self.step.observe(lambda _: self.redraw(), names="value")
-        buttons = widgets.Box(
-            [widgets.Label("append"), *self.picks, self.draw], layout=side_by_side()
-        )
+        for control in (self.step, self.zoom):
+            control.observe(lambda _: self.redraw(), names="value")
+        choices = [widgets.Label("append"), *self.picks, self.draw, self.zoom]
+        buttons = widgets.Box(choices, layout=side_by_side())
         super().__init__([self.step, buttons, self.picture])
         self.redraw()
 
@@ -85,7 +88,7 @@ class LoopExplorer(widgets.VBox):
             button.disabled = self.step.value == self.step.max
         self.values = best.values.tolist()
         tokens = [(i, token_text(self.generator.tokenizer, i)) for i in shown]
-        self.picture.value = loop_html(self.prompt, tokens, labels, self.values)
+        self.picture.value = loop_html(self.prompt, tokens, labels, self.values, self.zoom.value)
 
     def _probabilities(self, added: list[int]) -> torch.Tensor:
         """The next token's probabilities, of shape (vocabulary,), on the CPU."""

@@ -6,15 +6,17 @@ than the model does.
 
 from __future__ import annotations
 
-import html
 from typing import TYPE_CHECKING
 
+import ipywidgets as widgets
+
+from helpers.markup import direction, safe, visible
 from helpers.tokens import strip_html
 
 if TYPE_CHECKING:
     from helpers.generator import Generation
 
-SCALES = (0.05, 0.1, 0.25, 0.5, 1.0)  # what a full bar may mean: few steps, so it seldom changes
+SCALES = (0.05, 0.1, 0.25, 0.5, 1.0)  # what a full bar may mean where a zoom is asked for
 
 # Colours by JupyterLab's theme where there is one; blue and vermilion (Okabe and Ito) have a
 # contrast of at least 3:1 on white and on JupyterLab's dark background.
@@ -58,6 +60,17 @@ def columns(width: str) -> dict[str, str]:
     return {"grid_template_columns": columns, "grid_gap": "0 12px", "width": "100%"}
 
 
+def zoom_box() -> widgets.Checkbox:
+    """The box beside a chart that asks for longer bars."""
+    return widgets.Checkbox(
+        False,
+        description="zoom in",
+        tooltip="Stretch the bars; without it a full bar is 100 %",
+        indent=False,
+        layout={"width": "90px"},
+    )
+
+
 def panel(kind: str, inside: str) -> str:
     """A box of fixed height, so that nothing on the page jumps."""
     # tabindex: what may scroll can be reached by keyboard
@@ -68,35 +81,46 @@ def problem(error: Exception) -> str:
     """What is wrong, in the place of the text."""
     known = isinstance(error, ValueError)
     words = str(error) if known else f"{type(error).__name__}: {error}"
-    return panel("text", f'<p role="alert" class="llm-error">{html.escape(words)}</p>')
+    return panel("text", f'<p role="alert" class="llm-error">{safe(words)}</p>')
 
 
 def texts(result: Generation) -> str:
     """Prompt and new text of every sequence, the new part marked, and what it took."""
     shown = "".join(
-        f"<p>{html.escape(result.prompt)}<mark>{html.escape(text)}</mark></p>"
+        f'<p dir="{direction(result.prompt + text)}">'
+        f"{safe(result.prompt)}<mark>{safe(text)}</mark></p>"
         for text in result.new_texts
     )
     counts = ", ".join(str(len(ids)) for ids in result.new_ids)
     ends = " and ".join(sorted({r.replace("_", "-") for r in result.finish_reasons}))
     facts = f"{counts} new tokens in {result.seconds:.2f} s; ended by {ends}"
-    return panel(
-        "text", f'<div role="status">{shown}<p class="llm-small">{html.escape(facts)}</p></div>'
-    )
+    return panel("text", f'<div role="status">{shown}<p class="llm-small">{facts}</p></div>')
 
 
-def distribution_html(tokens: list[tuple[str, float, float]], left: int, vocabulary: int) -> str:
+def full_bar(largest: float, zoom: bool) -> float:
+    """The probability that a full bar means: always 1, so that bars can be compared.
+
+    Args:
+        largest: probability that is shown, 0 to 1.
+        zoom: the smallest of `SCALES` that holds it instead.
+    """
+    return next(s for s in SCALES if s >= min(largest, 1.0)) if zoom else 1.0
+
+
+def distribution_html(
+    tokens: list[tuple[str, float, float]], left: int, vocabulary: int, zoom: bool = False
+) -> str:
     """A table with bars: token, probability before, probability after, and all other tokens.
 
     Args:
         tokens: (text, probability before, probability after), 0 to 1.
         left: tokens that can still be drawn.
         vocabulary: tokens in all.
+        zoom: let the longest bar fill its place (nearly), for distributions without a peak.
     """
     others_before = max(0.0, 1 - sum(before for _, before, _ in tokens))
     others_after = max(0.0, 1 - sum(after for _, _, after in tokens))
-    largest = max(max(before, after) for _, before, after in tokens)
-    scale = next(s for s in SCALES if s >= min(largest, 1.0))
+    scale = full_bar(max(max(before, after) for _, before, after in tokens), zoom)
     rows = "".join(_row_html(visible(t), b, a, scale) for t, b, a in tokens)
     rows += (
         f'<tr><th scope="row"><i>all others</i></th><td></td>'
@@ -120,30 +144,38 @@ def _row_html(token: str, before: float, after: float, scale: float) -> str:
         for kind, value in (("before", before), ("after", after))
     )
     return (
-        f'<tr><th scope="row">{html.escape(token)}</th><td class="llm-bars" aria-hidden="true">'
+        f'<tr><th scope="row">{safe(token)}</th><td class="llm-bars" aria-hidden="true">'
         f"{bars}</td><td>{before:.1%}</td><td>{after:.1%}</td></tr>"
     )
 
 
-def visible(token: str) -> str:
-    """A token with its blanks and line breaks as signs."""
-    return token.replace(" ", "·").replace("\n", "⏎").replace("\t", "⇥")
-
-
 def loop_html(
-    prompt: str, added: list[tuple[int, str]], labels: list[str], values: list[float]
+    prompt: str,
+    added: list[tuple[int, str]],
+    labels: list[str],
+    values: list[float],
+    zoom: bool = False,
 ) -> str:
-    """The text so far, and a bar for each candidate (probabilities from 0 to 1)."""
-    scale = next(s for s in SCALES if s >= min(max(values), 1.0))
+    """The text so far, and a bar for each candidate.
+
+    Args:
+        prompt: the text at the beginning.
+        added: (id, text) of each token chosen since.
+        labels: the candidates.
+        values: their probabilities, 0 to 1.
+        zoom: let the longest bar fill its place (nearly).
+    """
+    scale = full_bar(max(values), zoom)
     rows = "".join(
-        f'<tr><th scope="row">{html.escape(label)}</th><td class="llm-bars" aria-hidden="true">'
+        f'<tr><th scope="row">{safe(label)}</th><td class="llm-bars" aria-hidden="true">'
         f'<span class="llm-bar llm-before" style="width:{p / scale:.1%}"></span></td>'
         f"<td>{p:.1%}</td></tr>"
         for label, p in zip(labels, values, strict=True)
     )
+    strip = strip_html(added) if added else ""
     return panel(
         "chart",
-        f'<p role="status">{html.escape(prompt)}{strip_html(added) if added else ""}</p>'
+        f'<div role="status"><p dir="{direction(prompt)}">{safe(prompt)}</p>{strip}</div>'
         '<table style="table-layout:fixed;width:100%;max-width:520px"><caption>Candidates for '
         'the next token</caption><colgroup><col style="width:30%"><col>'
         '<col style="width:64px"></colgroup><thead><tr><th scope="col">token</th>'
