@@ -113,3 +113,45 @@ def test_older_cache_variable_is_understood_with_a_hint() -> None:
     assert "TRANSFORMERS_CACHE is the older name" in out and "HF_HOME=/old/cache" in out
     out = python(code, TRANSFORMERS_CACHE="/old/cache", HF_HOME="/new/home")
     assert "HOME /new/home" in out and "older name" not in out
+
+
+@pytest.mark.parametrize(
+    ("given", "kept"),
+    [
+        ({}, "None"),
+        ({"NO_PROXY": "corp.example"}, "corp.example"),
+        ({"http_proxy": "http://p:1"}, "localhost,127.0.0.1,::1"),
+        ({"ALL_PROXY": "x", "NO_PROXY": "a, ::1 ,"}, "a,::1,localhost,127.0.0.1"),
+        ({"HTTPS_PROXY": "x", "no_proxy": "*"}, "*"),
+    ],
+)
+def test_a_proxy_is_not_asked_for_this_machine(given: dict[str, str], kept: str) -> None:
+    """Without one nothing is set: NO_PROXY alone would hide what macOS and Windows configure."""
+    code = "import helpers, os; print(os.environ.get('no_proxy') or os.environ.get('NO_PROXY'))"
+    names = ("http_proxy", "https_proxy", "all_proxy", "no_proxy")
+    environment: dict[str, str | None] = dict.fromkeys([*names, *map(str.upper, names)])
+    assert python(code, **environment | given).strip() == kept
+
+
+@pytest.mark.parametrize(
+    ("url", "here"),
+    [
+        ("http://127.0.0.1:5000/v1", True),
+        ("http://127.9.9.9", True),
+        ("https://LOCALHOST:1", True),
+        ("http://me.localhost", True),
+        ("http://[::1]:5000", True),
+        ("http://0.0.0.0:5000", True),
+        ("http://10.0.0.1", False),
+        ("http://localhost.example", False),
+        ("http://127.0.0.1.example", False),
+        ("http://[::2]", False),
+        ("127.0.0.1", False),
+        ("http://[nonsense", False),
+        ("", False),
+    ],
+)
+def test_addresses_of_this_machine(url: str, here: bool) -> None:
+    from helpers.environment import is_loopback
+
+    assert is_loopback(url) is here

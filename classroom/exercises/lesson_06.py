@@ -228,8 +228,8 @@ questions = (
         ask="guess, measured",
         hints=(
             "How many texts are written, how many may wait? What happens to the others?",
-            "Not `Client`: it tries again. One `httpx.Client(base_url=server.url, timeout=60)` "
-            "serves all threads.",
+            "Not `Client`: it tries again. One `httpx.Client(base_url=server.url, timeout=60, "
+            "trust_env=False)` serves all threads, and asks no proxy.",
             "`ThreadPoolExecutor(8)` and its `map` send them, as in section 3; then "
             "`codes.count(503)`.",
         ),
@@ -240,7 +240,7 @@ questions = (
         f'body = {{"prompt": "{PROMPT}", "max_new_tokens": 150}}\n'
         'limits = {"slots": 2, "queue_length": 3}\n'
         'with ServerProcess("exercise", model="course-gpt-1m", **limits) as server:\n'
-        "    http = httpx.Client(base_url=server.url, timeout=60)\n"
+        "    http = httpx.Client(base_url=server.url, timeout=60, trust_env=False)\n"
         "    with http, ThreadPoolExecutor(8) as crowd:\n"
         '        sent = [crowd.submit(http.post, "/generate", json=body) for _ in range(8)]\n'
         "    codes = [one.result().status_code for one in sent]\n"

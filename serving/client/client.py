@@ -18,6 +18,9 @@ from typing import Any
 
 import httpx
 
+from helpers.environment import is_loopback
+from serving.client.sse import Parser
+
 RETRY_STATUSES = {429, 503}
 MAX_WAIT_SECONDS = 30.0
 
@@ -101,7 +104,8 @@ class Client:
             retries: how often a request that meets a full queue is sent again.
         """
         self.retries = retries
-        self._http = httpx.Client(base_url=url, timeout=timeout)
+        # A proxy of the environment stands for the internet: this machine is not behind it.
+        self._http = httpx.Client(base_url=url, timeout=timeout, trust_env=not is_loopback(url))
 
     def __enter__(self) -> Client:
         return self
@@ -215,13 +219,8 @@ def api_error(response: httpx.Response) -> APIError:
 
 
 def events(response: httpx.Response) -> Iterator[tuple[str, str]]:
-    """The server-sent events of a response: (name, data)."""
-    name, data = "", []
-    for line in response.iter_lines():
-        if line.startswith("event:"):
-            name = line[6:].strip()
-        elif line.startswith("data:"):
-            data.append(line[5:].removeprefix(" "))
-        elif not line and data:
-            yield name, "\n".join(data)
-            name, data = "", []
+    """The server-sent events of a response as they come: (name, data)."""
+    parser = Parser()
+    for chunk in response.iter_bytes():
+        for event in parser.feed(chunk):
+            yield event.name, event.data

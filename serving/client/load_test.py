@@ -15,16 +15,19 @@ import json
 import random
 import sys
 import time
-from collections import Counter
 from collections.abc import Awaitable, Callable
-from dataclasses import asdict, dataclass, field
+from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
 import httpx
 
 from helpers import startup
+from helpers.environment import is_loopback
+from serving.client.load_report import Load, Report, Result, spread
+from serving.client.sse import Parser
 
+__all__ = ["Load", "Report", "Result", "arrivals", "bodies", "main", "run", "run_async", "spread"]
 PROMPTS = (
     "Machine learning is",
     "The operating system",
@@ -35,125 +38,6 @@ PROMPTS = (
     "Memory is",
     "When a server receives more requests than it can answer, it",
 )
-
-
-@dataclass(frozen=True)
-class Result:
-    """One request: what it took, in seconds, or why it failed."""
-
-    started: float
-    seconds: float
-    ttft: float = float("nan")
-    tokens: int = 0
-    error: str = ""
-
-    @property
-    def per_token(self) -> float:
-        """Mean time per output token after the first, in seconds; NaN with one token."""
-        return (self.seconds - self.ttft) / (self.tokens - 1) if self.tokens > 1 else float("nan")
-
-
-@dataclass
-class Load:
-    """What to send.
-
-    Attributes:
-        url: the server, without /v1.
-        model: as the server names it; "" asks /v1/models.
-        requests: how many in all.
-        clients: closed load: how many at the same time.
-        rate: open load: mean requests a second; 0 is closed load.
-        min_tokens, max_tokens: lengths are drawn evenly from this range.
-        skewed: draw their logarithms evenly instead: many short texts and few long ones,
-            as real traffic has them.
-        ignore_end: ask for full lengths (`ignore_eos`, an extension of this course's
-            server and of vLLM).
-        seed: of the lengths, prompts and arrival times.
-        timeout: seconds after which a request counts as failed.
-        parameters: sent along with every request.
-    """
-
-    url: str
-    model: str = ""
-    requests: int = 64
-    clients: int = 8
-    rate: float = 0.0
-    min_tokens: int = 32
-    max_tokens: int = 32
-    skewed: bool = False
-    ignore_end: bool = False
-    seed: int = 0
-    timeout: float = 120.0
-    parameters: dict[str, Any] = field(default_factory=dict)
-
-
-@dataclass
-class Report:
-    """The requests of one load test, and what they amount to."""
-
-    load: Load
-    seconds: float
-    results: list[Result]
-
-    @property
-    def good(self) -> list[Result]:
-        """The requests that were answered in full."""
-        return [r for r in self.results if not r.error]
-
-    def summary(self) -> dict[str, Any]:
-        """Throughput, latencies (mean and percentiles, in seconds), errors by kind."""
-        good = self.good
-        tokens = sum(r.tokens for r in good)
-        return {
-            "requests": len(self.results),
-            "seconds": round(self.seconds, 3),
-            "requests_per_second": round(len(good) / self.seconds, 3),
-            "tokens_per_second": round(tokens / self.seconds, 1),
-            "tokens": tokens,
-            "latency": spread([r.seconds for r in good]),
-            "time_to_first_token": spread([r.ttft for r in good]),
-            "time_per_output_token": spread([r.per_token for r in good]),
-            "errors": dict(Counter(r.error for r in self.results if r.error)),
-        }
-
-    def table(self) -> str:
-        """The summary for reading."""
-        s = self.summary()
-        lines = [
-            f"{s['requests']} requests in {s['seconds']:.1f} s: "
-            f"{s['requests_per_second']:.2f} requests/s, {s['tokens_per_second']:.0f} tokens/s",
-            "",
-            f"{'milliseconds':<24}{'mean':>9}{'p50':>9}{'p95':>9}{'p99':>9}",
-        ]
-        for name in ("latency", "time_to_first_token", "time_per_output_token"):
-            row = "".join(_cell(s[name][k]) for k in ("mean", "p50", "p95", "p99"))
-            lines.append(f"{name.replace('_', ' '):<24}{row}")
-        lines += ["", "errors: " + (", ".join(f"{n} × {k}" for k, n in s["errors"].items()) or "0")]
-        return "\n".join(lines)
-
-    def to_json(self) -> str:
-        """Settings, summary and every request."""
-        content = {
-            "load": asdict(self.load),
-            "summary": self.summary(),
-            "results": [asdict(r) for r in self.results],
-        }
-        return json.dumps(content, indent=1).replace("NaN", "null")
-
-
-def _cell(seconds: float | None) -> str:
-    return f"{'-':>9}" if seconds is None else f"{seconds * 1000:>9.1f}"
-
-
-def spread(values: list[float]) -> dict[str, float | None]:
-    """Mean and percentiles in seconds, without values that are not numbers; None if none are."""
-    import numpy as np
-
-    numbers = np.array([v for v in values if v == v])
-    if not len(numbers):
-        return dict.fromkeys(("mean", "p50", "p95", "p99"))
-    found = {f"p{p}": float(np.percentile(numbers, p)) for p in (50, 95, 99)}
-    return {k: round(v, 5) for k, v in ({"mean": float(numbers.mean())} | found).items()}
 
 
 def run(load: Load, progress: Callable[[], object] = lambda: None) -> Report:
@@ -169,7 +53,12 @@ def run(load: Load, progress: Callable[[], object] = lambda: None) -> Report:
 async def run_async(load: Load, progress: Callable[[], object] = lambda: None) -> Report:
     """`run` for code that is in an event loop already, such as a notebook: `await` it."""
     limits = httpx.Limits(max_connections=None, max_keepalive_connections=load.clients)
-    async with httpx.AsyncClient(base_url=load.url, timeout=load.timeout, limits=limits) as http:
+    async with httpx.AsyncClient(
+        base_url=load.url,
+        timeout=load.timeout,
+        limits=limits,
+        trust_env=not is_loopback(load.url),  # no proxy stands between this machine and itself
+    ) as http:
         model = load.model or (await http.get("/v1/models")).json()["data"][0]["id"]
         requests = bodies(load, model)
         start = time.perf_counter()
@@ -223,54 +112,71 @@ async def _closed(
     return results
 
 
+def arrivals(load: Load) -> list[float]:
+    """When each request of an open load is sent, in seconds after the first (Poisson process)."""
+    chance = random.Random(load.seed)
+    gaps = (chance.expovariate(load.rate) for _ in range(load.requests - 1))
+    return list(accumulate(gaps, initial=0.0))
+
+
 async def _open(
     load: Load, bodies: list[dict[str, Any]], one: Callable[[dict[str, Any]], Awaitable[Result]]
 ) -> list[Result]:
-    chance, tasks = random.Random(load.seed), []
-    for body in bodies:
+    tasks, zero = [], time.perf_counter()
+    for body, due in zip(bodies, arrivals(load), strict=True):
+        await asyncio.sleep(max(0.0, zero + due - time.perf_counter()))
         tasks.append(asyncio.ensure_future(one(body)))
-        await asyncio.sleep(chance.expovariate(load.rate))  # arrivals of a Poisson process
     return list(await asyncio.gather(*tasks))
 
 
 async def _send(http: httpx.AsyncClient, body: dict[str, Any], zero: float) -> Result:
     """One streamed completion; times count from when it was sent."""
-    start = time.perf_counter()
-    ttft, pieces, tokens, ended = float("nan"), 0, 0, False
-    error = ""
+    start, answer, error = time.perf_counter(), _Answer(), ""
     try:
         async with http.stream("POST", "/v1/completions", json=body) as response:
-            if response.is_error:
-                await response.aread()
+            if response.status_code != 200:
                 error = f"HTTP {response.status_code}"
             else:
-                async for line in response.aiter_lines():
-                    if not line.startswith("data:"):
-                        continue
-                    data = line[5:].strip()
-                    if data == "[DONE]":
-                        ended = True
-                        continue
-                    block = json.loads(data)
-                    if "error" in block:
-                        error = "error in the stream"
-                    if block.get("usage"):
-                        tokens = block["usage"]["completion_tokens"]
-                    choices = block.get("choices", [])
-                    if any(c.get("finish_reason") for c in choices):
-                        ended = True  # `transformers serve` sends no [DONE] after it
-                    if any(c.get("text") or c.get("finish_reason") for c in choices):
-                        pieces += 1
-                        if ttft != ttft:
-                            ttft = time.perf_counter() - start
-                if not ended and not error:
-                    error = "stream broke off"
+                parser = Parser()
+                async for chunk in response.aiter_bytes():
+                    now = time.perf_counter() - start
+                    for event in parser.feed(chunk):
+                        answer.take(event.data, now)
+                error = answer.error or ("" if answer.ended else "stream broke off")
     except httpx.TimeoutException:
         error = "timeout"
     except httpx.HTTPError as problem:
         error = type(problem).__name__
+    except (ValueError, AttributeError, TypeError, KeyError):
+        error = "malformed stream"
     seconds = time.perf_counter() - start
-    return Result(start - zero, seconds, ttft, tokens or pieces, error)
+    return Result(start - zero, seconds, answer.ttft, answer.tokens or answer.pieces, error)
+
+
+class _Answer:
+    """What the events of one stream have said so far."""
+
+    def __init__(self) -> None:
+        self.ttft, self.pieces, self.tokens = float("nan"), 0, 0
+        self.ended, self.error = False, ""
+
+    def take(self, data: str, now: float) -> None:
+        """Take one event, which came `now` seconds after the request was sent."""
+        if data == "[DONE]":
+            self.ended = True
+            return
+        block = json.loads(data)
+        if "error" in block:
+            self.error = "error in the stream"
+        if block.get("usage"):
+            self.tokens = block["usage"]["completion_tokens"]
+        choices = block.get("choices", [])
+        if any(c.get("finish_reason") for c in choices):
+            self.ended = True  # `transformers serve` sends no [DONE] after it
+        text = any(c.get("text") for c in choices)
+        self.pieces += text
+        if self.ttft != self.ttft and (text or self.ended):
+            self.ttft = now
 
 
 def main(argv: list[str] | None = None) -> int:

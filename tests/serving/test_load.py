@@ -1,0 +1,311 @@
+"""The load test, against servers that do what the test says: what it counts, and when it sends."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import socket
+import statistics
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import httpx
+import openai
+import pytest
+
+from serving.client import Client, ServerProcess, load_test
+from serving.client.load_test import Load, Report, Result, arrivals, run
+from tests.conftest import ROOT
+
+Answer = Callable[[int, "Handler"], None]
+
+
+class Handler(BaseHTTPRequestHandler):
+    """Hands each completion, counted from 0, to the test's own function."""
+
+    answer: Answer
+    count = 0
+    lock = threading.Lock()
+
+    def do_POST(self) -> None:
+        self.rfile.read(int(self.headers["Content-Length"]))
+        with self.lock:
+            number = type(self).count
+            type(self).count += 1
+        type(self).answer(number, self)
+
+    def begin(self, status: int = 200) -> None:
+        self.send_response(status)
+        self.send_header("Content-Type", "text/event-stream")
+        self.end_headers()
+
+    def piece(self, text: str, **more: Any) -> None:
+        block = {"choices": [{"text": text, "finish_reason": None}]} | more
+        self.wfile.write(f"data: {json.dumps(block, ensure_ascii=False)}\n\n".encode())
+        self.wfile.flush()
+
+    def finish(self, tokens: int) -> None:
+        self.piece("", choices=[], usage={"completion_tokens": tokens})
+        self.wfile.write(b"data: [DONE]\n\n")
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+@contextmanager
+def serving(answer: Answer) -> Iterator[str]:
+    handler = type("Planned", (Handler,), {"answer": staticmethod(answer), "count": 0})
+    server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
+    server.daemon_threads = True
+    thread = threading.Thread(target=server.serve_forever, daemon=True)
+    thread.start()
+    yield f"http://127.0.0.1:{server.server_port}"
+    server.shutdown()
+    server.server_close()
+
+
+def load(url: str, **settings: Any) -> Report:
+    return run(Load(url, model="planned", **{"timeout": 60.0, **settings}))
+
+
+def test_percentiles_of_a_run_in_which_two_of_twenty_are_slow() -> None:
+    """The slow ones are answered when all others have been: no clock decides."""
+    others = threading.Semaphore(0)
+
+    def answer(number: int, to: Handler) -> None:
+        to.begin()
+        to.piece("a")
+        if number < 2:
+            for _ in range(9):
+                others.acquire()
+        to.finish(2)
+        others.release()
+
+    with serving(answer) as url:
+        report = load(url, requests=20, clients=20)
+    times = sorted(r.seconds for r in report.good)
+    found = report.summary()["latency"]
+    assert len(times) == 20
+    assert found["p50"] <= times[17] and times[18] <= found["p95"] + 1e-5
+    cuts = statistics.quantiles(times, n=100, method="inclusive")
+    exact = {"mean": statistics.fmean(times), "p50": cuts[49], "p95": cuts[94], "p99": cuts[98]}
+    assert found == pytest.approx(exact, abs=1.1e-5)
+    line = next(row for row in report.table().splitlines() if row.startswith("latency"))
+    shown = [float(number) for number in line.split()[1:]]
+    assert shown == pytest.approx([1000 * s for s in exact.values()], abs=0.11)
+    head = next(row for row in report.table().splitlines() if "p95" in row)
+    assert head.split() == ["milliseconds", "mean", "p50", "p95", "p99"]
+
+
+def test_the_first_token_is_the_first_and_a_token_takes_the_time_after_it() -> None:
+    report = Report(Load(""), 1.0, [Result(0, 5.0, ttft=1.0, tokens=5), Result(0, 1, 0.5, 1)])
+    assert report.results[0].per_token == 1.0 and math.isnan(report.results[1].per_token)
+    summary = report.summary()
+    assert summary["time_per_output_token"]["mean"] == 1.0
+    assert summary["time_to_first_token"]["mean"] == 0.75
+
+    heard = threading.Event()
+
+    class Told(load_test._Answer):
+        def take(self, data: str, now: float) -> None:
+            super().take(data, now)
+            first.append(self.ttft)
+            heard.set()
+
+    def answer(number: int, to: Handler) -> None:
+        to.begin()
+        to.piece("first")
+        heard.wait(30)  # the second piece is written when the first has been read
+        to.piece("second")
+        to.finish(2)
+
+    first: list[float] = []
+    with pytest.MonkeyPatch.context() as patch, serving(answer) as url:
+        patch.setattr(load_test, "_Answer", Told)
+        (result,) = load(url, requests=1).results
+    assert result.ttft == first[0] < result.seconds
+
+
+def test_failed_requests_count_by_kind_and_their_tokens_do_not() -> None:
+    """Every third is answered; the others fail after they have sent tokens, in every way."""
+    failures: list[tuple[str, Callable[[Handler], object]]] = [
+        ("stream broke off", lambda to: None),
+        ("error in the stream", lambda to: to.piece("", error={"message": "no"})),
+        ("malformed stream", lambda to: to.wfile.write(b"data: {\n\n")),
+        ("malformed stream", lambda to: to.wfile.write(b"data: [1]\n\n")),
+    ]
+
+    def answer(number: int, to: Handler) -> None:
+        if number == 8:
+            to.begin(503)
+            return
+        to.begin()
+        to.piece("a", usage={"completion_tokens": 1000})
+        to.piece("b")
+        if number % 2:
+            to.finish(7)
+        else:
+            failures[number // 2][1](to)
+
+    with serving(answer) as url:
+        report = load(url, requests=9, clients=1)
+    summary = report.summary()
+    assert summary["requests"] == 9 and len(report.good) == 4
+    assert summary["tokens"] == 4 * 7
+    assert summary["tokens_per_second"] == pytest.approx(28 / report.seconds, rel=0.01)
+    assert summary["requests_per_second"] == pytest.approx(4 / report.seconds, rel=0.01)
+    kinds = {"stream broke off": 1, "error in the stream": 1, "malformed stream": 2, "HTTP 503": 1}
+    assert summary["errors"] == kinds
+    bad = [r for r in report.results if r.error]
+    slow = Report(report.load, report.seconds, [*report.good, *(b for b in bad)])
+    assert slow.summary()["latency"] == Report(report.load, 1.0, report.good).summary()["latency"]
+    kept = json.loads(report.to_json())
+    assert [r["ttft"] for r in kept["results"] if r["error"] == "HTTP 503"] == [None]
+
+
+def test_pieces_are_counted_where_a_server_counts_no_tokens() -> None:
+    def answer(number: int, to: Handler) -> None:
+        to.begin()
+        to.piece("one\u2028still one")
+        to.piece("two")
+        to.piece("", choices=[{"text": "", "finish_reason": "stop"}])  # and no [DONE]
+
+    with serving(answer) as url:
+        (result,) = load(url, requests=1).results
+    assert (result.error, result.tokens) == ("", 2)
+
+
+def test_an_open_load_does_not_wait_for_answers() -> None:
+    """Nothing is answered before all twelve are there: two clients would wait for ever."""
+    there = threading.Barrier(12)
+
+    def answer(number: int, to: Handler) -> None:
+        there.wait(30)
+        to.begin()
+        to.finish(1)
+
+    with serving(answer) as url:
+        report = load(url, requests=12, clients=2, rate=50.0)
+    assert not report.summary()["errors"] and len(report.good) == 12
+    sent = sorted(r.started for r in report.results)
+    assert all(s >= due - 0.005 for s, due in zip(sent, arrivals(report.load), strict=True))
+
+
+def test_a_closed_load_has_so_many_requests_on_the_way() -> None:
+    lock, running, most = threading.Lock(), [0], [0]
+    three = threading.Barrier(3)  # answers go out by threes: fewer clients would never get one
+
+    def answer(number: int, to: Handler) -> None:
+        with lock:
+            running[0] += 1
+            most[0] = max(most[0], running[0])
+        three.wait(30)
+        with lock:
+            running[0] -= 1
+        to.begin()
+        to.finish(1)
+
+    with serving(answer) as url:
+        report = load(url, requests=9, clients=3)
+    assert len(report.good) == 9 and most[0] == 3
+
+
+@pytest.mark.parametrize("rate", [0.5, 4.0, 300.0])
+def test_arrivals_have_the_asked_rate_and_come_by_chance(rate: float) -> None:
+    times = arrivals(Load("", requests=20_000, rate=rate, seed=3))
+    gaps = [b - a for a, b in zip(times, times[1:], strict=False)]
+    assert times[0] == 0 and min(gaps) >= 0
+    assert statistics.fmean(gaps) * rate == pytest.approx(1, rel=0.03)
+    assert statistics.stdev(gaps) * rate == pytest.approx(1, rel=0.05)  # a Poisson process
+    assert times == arrivals(Load("", requests=20_000, rate=rate, seed=3))
+    assert times != arrivals(Load("", requests=20_000, rate=rate, seed=4))
+
+
+def test_the_command_line_passes_every_setting_on(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    sent: list[Load] = []
+
+    def keep(load: Load, progress: object) -> Report:
+        sent.append(load)
+        return Report(load, 1.0, [Result(0, 1.0, 0.5, 3)])
+
+    monkeypatch.setattr(load_test, "run", keep)
+    given = "http://[::1]:1/v1 --model m --requests 3 --clients 2 --rate 2.5 --tokens 4-9 --seed 5"
+    given += f" --ignore-end --timeout 7 --json {tmp_path / 'out.json'}"
+    assert load_test.main(given.split()) == 0
+    wanted = Load("http://[::1]:1", "m", 3, 2, 2.5, 4, 9, False, True, 5, 7.0)
+    assert sent == [wanted]
+    assert json.loads((tmp_path / "out.json").read_text())["load"]["rate"] == 2.5
+
+
+def test_nobody_answers(capsys: pytest.CaptureFixture[str]) -> None:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        url = f"http://127.0.0.1:{probe.getsockname()[1]}"
+        assert load_test.main([url]) == 2
+    assert "no OpenAI-compatible server" in capsys.readouterr().err
+
+
+PROXIES = [
+    {"http_proxy": "http://127.0.0.1:9", "HTTP_PROXY": "http://127.0.0.1:9"},
+    {"all_proxy": "socks://proxy.example:1080", "ALL_PROXY": "socks://proxy.example:1080"},
+    {"http_proxy": "socks5://proxy.example:1080"},
+    {"http_proxy": "http://[nonsense", "https_proxy": "nonsense://"},
+]
+
+
+def lines_that_connect() -> list[str]:
+    """The lines of lesson 06 and its solutions that make clients of their own."""
+    wanted = ("direct =", "http =", "address, key =", "caller =", "ai =")
+    found = []
+    for book in ("06_serving.ipynb", "solutions/06_serving.ipynb"):
+        cells = json.loads((ROOT / "notebooks" / book).read_text(encoding="utf-8"))["cells"]
+        sources = ["".join(c["source"]) for c in cells if c["cell_type"] == "code"]
+        lines = [line.strip() for source in sources for line in source.splitlines()]
+        found += [line for line in lines if line.startswith(wanted)]
+    return found
+
+
+@pytest.mark.parametrize("proxies", PROXIES, ids=lambda p: next(iter(p.values())))
+def test_no_proxy_stands_before_this_machine(
+    proxies: dict[str, str], server: ServerProcess, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in [n for n in os.environ if n.lower().endswith("_proxy")]:
+        monkeypatch.delenv(name)
+    for name, value in proxies.items():
+        monkeypatch.setenv(name, value)
+    with Client(server.url, retries=0) as client:
+        assert client.wait_until_ready(30)["status"] == "healthy"
+    assert run(Load(server.url, requests=1)).summary()["errors"] == {}
+    lines = lines_that_connect()
+    assert len(lines) == 6 and sum("Client(" in line for line in lines) == 3
+    names: dict[str, Any] = {"httpx": httpx, "openai": openai, "server": server}
+    for line in lines:
+        exec(line, names)
+        if line.startswith("http ="):
+            assert names["http"].get("/health").status_code == 200
+    assert [model.id for model in names["ai"].models.list()] == ["course-gpt-1m"]
+
+
+def test_other_machines_are_reached_through_the_proxy(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever asks for a server elsewhere gets the proxy that the environment names."""
+    asked = threading.Event()
+
+    def answer(number: int, to: Handler) -> None:
+        asked.set()
+        to.begin()
+        to.wfile.write(json.dumps({"status": "healthy", "via": to.path}).encode())
+
+    for name in [n for n in os.environ if n.lower().endswith("_proxy")]:
+        monkeypatch.delenv(name)
+    with serving(answer) as url:
+        monkeypatch.setenv("http_proxy", url)
+        with Client("http://server.example:5000", retries=0) as client:
+            said = client._http.post("/health", json={}).json()
+    assert asked.is_set() and said["via"] == "http://server.example:5000/health"
