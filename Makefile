@@ -59,8 +59,8 @@ lint: ready ## check style, types, and that `make sync` has nothing to do
 	@$(dir $(PY))lint-imports --no-cache --no-logo
 	@$(PY) tools/sync.py --check
 
-serve: ready ## start the LLM service (MODEL_NAME=gpt2 PORT=5001 choose; .env.example has all)
-	@$(PY) -m serving
+serve: ready ## start the LLM service (MODEL_NAME=gpt2 PORT=5001 LLM_SLOTS=8 choose; see .env.example)
+	@$(PY) -m serving $(if $(filter command line,$(origin PORT)),--port "$(PORT)")
 
 load-test: ready ## load a running server (URL=http://127.0.0.1:5000 ARGS="--clients 8")
 	@$(if $(URL),,echo "Name a server: make load-test URL=http://127.0.0.1:5000" >&2; exit 2;) \

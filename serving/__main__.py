@@ -21,7 +21,7 @@ from helpers import startup
 from helpers.child import end_with_parent
 from helpers.errors import see
 from serving.api.app import create_app
-from serving.config import Config, ConfigError, load_config
+from serving.config import Config, ConfigError, in_force, load_config, table
 from serving.service import Service
 
 log = logging.getLogger("serving")
@@ -33,24 +33,32 @@ def arguments(argv: list[str] | None = None) -> dict[str, Any]:
     parser = argparse.ArgumentParser(
         prog="python -m serving",
         description="Serve a language model over HTTP.",
-        epilog="Every other setting is an environment variable: see .env.example.",
+        epilog="Every other setting is an environment variable: --show-config names them.",
     )
     parser.add_argument("--model", dest="model_name", help="a shipped model, a folder or a hub id")
     parser.add_argument("--device", help="auto, cpu, cuda, cuda:1, mps, or -1, 0, 1 …")
     parser.add_argument("--host", help="the address to listen on (127.0.0.1)")
     parser.add_argument("--port", help="the port to listen on (5000; 0 takes a free one)")
     parser.add_argument("--batching", help="step or static")
+    parser.add_argument(
+        "--show-config", action="store_true", help="print every setting and its source, and end"
+    )
     return vars(parser.parse_args(argv))
 
 
 def main(argv: list[str] | None = None) -> int:
     """Serve until SIGTERM or Ctrl+C; returns the exit status."""
     end_with_parent()  # only where a `ServerProcess` started it
+    given = arguments(argv)
+    only_show = given.pop("show_config")
     try:
-        config = load_config(**arguments(argv))
+        config = load_config(**given)
     except ConfigError as error:
         print(error, file=sys.stderr)
         return 2
+    if only_show:
+        print(table(config))
+        return 0
     logging.basicConfig(
         level=logging.DEBUG if config.debug else logging.INFO, format="%(levelname)s: %(message)s"
     )
@@ -88,14 +96,23 @@ def listen(config: Config, service: Service) -> Any:
 
 
 def _no_port(config: Config, error: Exception) -> str:
-    where = f"{config.host}:{config.port}"
+    where = address(config.host, config.port).removeprefix("http://")
     if isinstance(error, OSError) and "in use" in str(error):
         other = config.port + 1 if config.port < 65535 else 5000
         return (
             f"port {config.port} is taken on {config.host}: stop what runs there, choose another "
-            f"with PORT={other}, or PORT=0 for a free one. {see('port')}"
+            f"with LLM_PORT={other}, or LLM_PORT=0 for a free one. {see('port')}"
         )
-    return f"cannot listen on {where}: {error}. Set HOST and PORT to an address of this machine"
+    return (
+        f"cannot listen on {where}: {error}. Set LLM_HOST and LLM_PORT to an address of this "
+        "machine"
+    )
+
+
+def address(host: str, port: int) -> str:
+    """Where this machine's own programs reach a server that listens on `host`."""
+    local = {"0.0.0.0": "127.0.0.1", "*": "127.0.0.1", "::": "::1"}.get(host, host)
+    return f"http://{f'[{local}]' if ':' in local else local}:{port}"
 
 
 class Runner:
@@ -128,11 +145,11 @@ class Runner:
         self._stop.set()
 
     def _ready(self) -> None:
-        host = "127.0.0.1" if self.config.host in ("0.0.0.0", "*", "::") else self.config.host
-        address = f"http://{f'[{host}]' if ':' in host else host}:{self.port}"
+        url = address(self.config.host, self.port)
         print(
-            f"Serving {self.service.model} on {self.service.device} at {address} : playground "
-            f"{address}/ , health {address}/health , API {address}/openapi.json , Ctrl+C ends it",
+            f"Serving {self.service.model} on {self.service.device} at {url} : playground "
+            f"{url}/ , health {url}/health , API {url}/openapi.json , Ctrl+C ends it\n"
+            f"{in_force(self.config)}",
             flush=True,
         )
 

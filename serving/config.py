@@ -1,30 +1,67 @@
-"""The server's configuration: from the environment and `.env`, checked at the start."""
+"""The service's settings: from the command line, the environment and `.env`, checked at the start.
+
+In the environment a setting is named LLM_PORT; PORT alone belongs to other software and is
+passed over. In `.env`, which is this course's own file, the short name does as well. The
+highest rank first: command line, LLM_PORT in the environment, LLM_PORT in `.env`, PORT in
+`.env`, the default. MODEL_NAME and DEVICE, which the lessons read too, count in the
+environment without the prefix.
+"""
 
 from __future__ import annotations
 
-from typing import Any, Literal
+import os
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal
 
-from pydantic import Field, ValidationError, field_validator, model_validator
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from dotenv import dotenv_values
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    PrivateAttr,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 
 from helpers.environment import DEFAULT_MODEL, ROOT
+
+PREFIX = "LLM_"
+ENV_FILE = ROOT / ".env"
+SHARED = ("model_name", "device")  # read without the prefix, too: the lessons name them so
 
 
 class ConfigError(ValueError):
     """A setting that cannot be used; the message is one line for the person who set it."""
 
 
-class Config(BaseSettings):
-    """Every setting, its default and its range; the variable's name is the field's in capitals."""
+def _names(value: object) -> object:
+    """Names between commas as a tuple."""
+    if isinstance(value, str):
+        return tuple(part.strip() for part in value.split(",") if part.strip())
+    return value
 
-    model_config = SettingsConfigDict(
-        env_file=ROOT / ".env", extra="ignore", env_ignore_empty=True, frozen=True
-    )
+
+Names = Annotated[tuple[str, ...], BeforeValidator(_names)]
+
+
+class Config(BaseModel):
+    """Every setting, its default and its range; the variable is LLM_ and the name in capitals."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
 
     model_name: str = Field(DEFAULT_MODEL, description="a shipped model, a folder or a hub id")
     device: str = Field("auto", description="auto, cpu, cuda, cuda:1, mps, or -1, 0, 1 …")
     host: str = Field("127.0.0.1", description="the address to listen on; 0.0.0.0 is all of them")
     port: int = Field(5000, ge=0, le=65535, description="the port to listen on; 0 takes a free one")
+    allowed_hosts: Names = Field(
+        (), description="more names that this server may be called by, between commas; * is any"
+    )
+    cors_origins: Names = Field(
+        (), description="pages elsewhere that may call it, such as https://example.org; * is any"
+    )
     debug: bool = Field(False, description="log every request")
     max_length_limit: int = Field(
         200, ge=2, le=1_000_000, description="most tokens a request may have, prompt and new"
@@ -52,6 +89,7 @@ class Config(BaseSettings):
     drain_seconds: float = Field(
         30, ge=0, le=3600, description="how long a shutdown waits for running requests"
     )
+    _sources: dict[str, str] = PrivateAttr(default_factory=dict)
 
     @field_validator("model_name", "device", "host")
     @classmethod
@@ -60,12 +98,17 @@ class Config(BaseSettings):
             raise ValueError("blank")
         return value.strip()
 
+    @field_validator("host")
+    @classmethod
+    def _without_brackets(cls, value: str) -> str:
+        return value[1:-1] if value.startswith("[") and value.endswith("]") else value
+
     @model_validator(mode="after")
     def _lengths_fit(self) -> Config:
         if self.default_max_length > self.max_length_limit:
             raise ValueError(
-                f"DEFAULT_MAX_LENGTH={self.default_max_length} is not allowed: it must not be "
-                f"larger than MAX_LENGTH_LIMIT={self.max_length_limit}"
+                f"{PREFIX}DEFAULT_MAX_LENGTH={self.default_max_length} is not allowed: it must "
+                f"not be larger than {PREFIX}MAX_LENGTH_LIMIT={self.max_length_limit}"
             )
         return self
 
@@ -74,20 +117,93 @@ class Config(BaseSettings):
         """Threads that answer HTTP: enough that /health never waits behind texts."""
         return self.slots + self.queue_length + 32 + 8
 
+    @property
+    def sources(self) -> dict[str, str]:
+        """Name → where its value comes from, of every setting that is not the default."""
+        return self._sources
 
-def load_config(**changes: Any) -> Config:
+
+def _layers(changes: Mapping[str, Any], env_file: Path) -> Iterator[tuple[str, str, Any]]:
+    """Every setting that is set somewhere, (name, source, value), the highest rank first."""
+    file = dotenv_values(env_file, encoding="utf-8-sig") if env_file.is_file() else {}
+    for name in Config.model_fields:
+        short = name.upper()
+        long = PREFIX + short
+        if changes.get(name) is not None:
+            yield name, f"--{name.replace('model_name', 'model')}", changes[name]
+        from_file = os.environ.get(long) == file.get(long)  # the course copies `.env` to there
+        if os.environ.get(long) and not from_file:
+            yield name, f"{long} in the environment", os.environ[long]
+        if file.get(long):
+            yield name, f"{long} in .env", file[long]
+        if name in SHARED and os.environ.get(short) and os.environ[short] != file.get(short):
+            yield name, f"{short} in the environment", os.environ[short]
+        if file.get(short):
+            yield name, f"{short} in .env", file[short]
+
+
+def load_config(env_file: Path | None = None, **changes: Any) -> Config:
     """The configuration; `changes` that are not None win over the environment.
+
+    Args:
+        env_file: read in place of the `.env` beside the README.
+        **changes: settings by name.
 
     Raises:
         ConfigError: a value that cannot be used, in one line.
     """
+    values: dict[str, Any] = {}
+    sources: dict[str, str] = {}
+    for name, source, value in _layers(changes, env_file or ENV_FILE):
+        if name not in values:
+            values[name], sources[name] = value, source
+    if unknown := set(changes) - set(Config.model_fields):
+        raise ConfigError(f"there is no setting {sorted(unknown)[0]}")
     try:
-        return Config(**{name: value for name, value in changes.items() if value is not None})
+        config = Config(**values)
     except ValidationError as error:
-        raise ConfigError(_explain(error)) from None
+        raise ConfigError(_explain(error, sources)) from None
+    config._sources.update(sources)
+    return config
 
 
-def _explain(error: ValidationError) -> str:
+def passed_over(config: Config) -> list[str]:
+    """Variables of the environment that look meant for the service and are not read."""
+    return [
+        f"{short}={os.environ[short]}"
+        for name in Config.model_fields
+        if name not in SHARED
+        and os.environ.get(short := name.upper())
+        and f"{short} in .env" != config.sources.get(name)
+    ]
+
+
+def in_force(config: Config) -> str:
+    """One line: the settings that are not defaults, and where each comes from."""
+    own = [f"{n}={getattr(config, n)} ({source})" for n, source in config.sources.items()]
+    line = f"Settings: {', '.join(own) or 'all defaults'}"
+    if ignored := passed_over(config):
+        line += f"; not read: {', '.join(ignored)} (the service reads {PREFIX}…)"
+    return f"{line} : python -m serving --show-config lists all"
+
+
+def table(config: Config) -> str:
+    """Every setting, its value and where it comes from, a line each."""
+    rows = [
+        (PREFIX + name.upper(), _shown(getattr(config, name)), config.sources.get(name, "default"))
+        for name in Config.model_fields
+    ]
+    widths = [max(len(row[i]) for row in rows) for i in (0, 1)]
+    lines = [f"{name:{widths[0]}}  {value:{widths[1]}}  {source}" for name, value, source in rows]
+    lines += [f"not read: {text} (the service reads {PREFIX}…)" for text in passed_over(config)]
+    return "\n".join(lines)
+
+
+def _shown(value: object) -> str:
+    return ",".join(value) if isinstance(value, tuple) else str(value)
+
+
+def _explain(error: ValidationError, sources: Mapping[str, str]) -> str:
     """The first mistake as one line: NAME=value is not allowed: NAME must be …."""
     first = error.errors(include_url=False)[0]
     if not first["loc"]:
@@ -105,8 +221,10 @@ def _explain(error: ValidationError) -> str:
         must = f"{whole} {above} {low} to {schema['maximum']}"
     else:
         must = "text that is not blank"
+    variable = sources[name].removesuffix(" in the environment").removesuffix(" in .env")
+    place = " (in .env)" if sources[name].endswith(".env") else ""
     shown = repr(first["input"])[:60]
     return (
-        f"{name.upper()}={shown} is not allowed: {name.upper()} must be {must} "
+        f"{variable}={shown}{place} is not allowed: {variable} must be {must} "
         f"({schema['description']})"
     )

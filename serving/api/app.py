@@ -15,6 +15,7 @@ from flask_openapi3 import Info as DocumentInfo
 from helpers.errors import ParameterError
 from serving.api import schemas
 from serving.api.errors import JSONRequest, answer, register_errors, wrong_parameter
+from serving.api.hosts import guard
 from serving.api.openai import openai_routes
 from serving.api.streaming import SSE, ClientGoneError, event, pieces, stream, wait
 from serving.engine.jobs import (
@@ -55,6 +56,7 @@ def create_app(service: Service) -> OpenAPI:
     app.request_class = JSONRequest
     app.config["MAX_CONTENT_LENGTH"] = service.config.max_body_bytes
     register_errors(app)
+    guard(app, service.config)
 
     @app.errorhandler(ClientGoneError)
     def _gone(error: ClientGoneError) -> Response:

@@ -67,7 +67,7 @@ class ServerProcess:
             old.stop()
         descriptor, log = tempfile.mkstemp(prefix="llm-server-", suffix=".log")
         self._log = Path(log)
-        changes = {k.upper(): str(v) for k, v in self._settings.items()}
+        changes = {f"LLM_{k.upper()}": str(v) for k, v in self._settings.items()}
         with os.fdopen(descriptor, "wb") as out:
             self.process = subprocess.Popen(
                 [sys.executable, "-m", "serving"],

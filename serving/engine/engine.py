@@ -27,7 +27,7 @@ from helpers.generator import is_out_of_memory
 from helpers.models import context_length
 from helpers.settings import GenerationSettings
 from serving.engine.jobs import Job, Sequence
-from serving.engine.runner import Runner
+from serving.engine.runner import ModelRunner
 from serving.engine.scheduler import Scheduler
 
 if TYPE_CHECKING:
@@ -75,7 +75,7 @@ class Engine:
         self.static = batching == "static"
         self.stats, self.alive = Stats(), True
         self._scheduler = Scheduler(slots, queue_length, prefill_chunk)
-        self._runner = Runner(model, tokenizer, self.context, prefill_chunk)
+        self._runner = ModelRunner(model, tokenizer, self.context, prefill_chunk)
         self._closing = False
         self._thread = threading.Thread(target=self._run, name="engine", daemon=True)
 

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 
-class Runner:
+class ModelRunner:
     """Two batches on one model: one decodes, the other's prompts are being prefilled.
 
     Attributes:

@@ -40,10 +40,10 @@ def free_port() -> int:
 @pytest.mark.parametrize(
     ("name", "value"),
     [
-        ("PORT", "70000"),
-        ("DEBUG", "perhaps"),
-        ("BATCHING", "sometimes"),
-        ("DEFAULT_MAX_LENGTH", "500"),
+        ("LLM_PORT", "70000"),
+        ("LLM_DEBUG", "perhaps"),
+        ("LLM_BATCHING", "sometimes"),
+        ("LLM_DEFAULT_MAX_LENGTH", "500"),
     ],
 )
 def test_a_wrong_setting_is_one_line_and_status_2(name: str, value: str) -> None:
@@ -67,16 +67,16 @@ def test_a_wrong_setting_is_one_line_and_status_2(name: str, value: str) -> None
     ],
 )
 def test_every_setting_has_a_range(name: str, value: str) -> None:
-    with pytest.raises(ConfigError, match=f"{name.upper()}=.*must be"):
+    with pytest.raises(ConfigError, match=f"--{name}=.*must be"):
         load_config(**{name: value})
 
 
 def test_a_taken_port_is_named_with_what_to_do(server: ServerProcess) -> None:
     port = server.url.rpartition(":")[2]
-    ended = run(PORT=port, MODEL_NAME=MODEL)
+    ended = run(LLM_PORT=port, MODEL_NAME=MODEL)
     assert ended.returncode == 1
     lines = ended.stderr.splitlines()
-    assert len(lines) == 1 and f"port {port} is taken" in lines[0] and "PORT=0" in lines[0]
+    assert len(lines) == 1 and f"port {port} is taken" in lines[0] and "LLM_PORT=0" in lines[0]
 
 
 def test_an_unknown_model_ends_the_server_with_a_suggestion() -> None:
@@ -89,7 +89,7 @@ def test_an_unknown_model_ends_the_server_with_a_suggestion() -> None:
 def test_it_listens_at_once_and_limits_time() -> None:
     """From the first second on, and then with a limit that no text of 150 tokens meets."""
     port = free_port()
-    settings = {"PORT": str(port), "MODEL_NAME": MODEL, "REQUEST_TIMEOUT": "0.05", "DEVICE": "cpu"}
+    settings = {"LLM_PORT": str(port), "MODEL_NAME": MODEL, "LLM_REQUEST_TIMEOUT": "0.05"}
     process = subprocess.Popen(
         COMMAND, cwd=ROOT, env=os.environ | settings, stdout=subprocess.PIPE, text=True
     )
@@ -136,7 +136,9 @@ def test_it_listens_at_once_and_limits_time() -> None:
         assert process.wait(60) == 0
     assert process.stdout is not None
     said = process.stdout.read()
-    assert said.count("\n") == 1 and f"http://127.0.0.1:{port}/health" in said
+    first, second = said.splitlines()
+    assert f"http://127.0.0.1:{port}/health" in first
+    assert "request_timeout=0.05 (LLM_REQUEST_TIMEOUT in the environment)" in second
 
 
 def test_sigterm_finishes_what_runs_and_refuses_what_is_new() -> None:
