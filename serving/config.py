@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Mapping
+from io import StringIO
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -27,6 +28,7 @@ from pydantic import (
 )
 
 from helpers.environment import DEFAULT_MODEL, ROOT
+from helpers.textfiles import TextFileError, read_text
 
 PREFIX = "LLM_"
 ENV_FILE = ROOT / ".env"
@@ -125,7 +127,7 @@ class Config(BaseModel):
 
 def _layers(changes: Mapping[str, Any], env_file: Path) -> Iterator[tuple[str, str, Any]]:
     """Every setting that is set somewhere, (name, source, value), the highest rank first."""
-    file = dotenv_values(env_file, encoding="utf-8-sig") if env_file.is_file() else {}
+    file = dotenv_values(stream=StringIO(read_text(env_file))) if env_file.is_file() else {}
     for name in Config.model_fields:
         short = name.upper()
         long = PREFIX + short
@@ -154,9 +156,12 @@ def load_config(env_file: Path | None = None, **changes: Any) -> Config:
     """
     values: dict[str, Any] = {}
     sources: dict[str, str] = {}
-    for name, source, value in _layers(changes, env_file or ENV_FILE):
-        if name not in values:
-            values[name], sources[name] = value, source
+    try:
+        for name, source, value in _layers(changes, env_file or ENV_FILE):
+            if name not in values:
+                values[name], sources[name] = value, source
+    except TextFileError as error:
+        raise ConfigError(str(error)) from None
     if unknown := set(changes) - set(Config.model_fields):
         raise ConfigError(f"there is no setting {sorted(unknown)[0]}")
     try:

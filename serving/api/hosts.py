@@ -15,7 +15,8 @@ from urllib.parse import urlsplit
 from flask import Flask, Response, request
 from werkzeug.exceptions import BadRequest, Forbidden, HTTPException
 
-from serving.config import PREFIX, Config
+from helpers.errors import see
+from serving.config import Config
 
 SAFE_METHODS = {"GET", "HEAD", "OPTIONS"}
 CORS_HEADERS = {
@@ -30,8 +31,8 @@ class WrongHostError(HTTPException):
 
     code = 421
     description = (
-        f"this server does not go by that name: set {PREFIX}ALLOWED_HOSTS to the names by which "
-        "it may be called"
+        "this server does not go by that name: set LLM_ALLOWED_HOSTS to the names by which it "
+        f"may be called. {see('hosts')}"
     )
 
 
@@ -79,8 +80,8 @@ def guard(app: Flask, config: Config) -> None:
             raise WrongHostError
         if request.method not in SAFE_METHODS and not _from_here(config):
             raise Forbidden(
-                "a page from elsewhere may not write here: set "
-                f"{PREFIX}CORS_ORIGINS to the pages that may"
+                "a page from elsewhere may not write here: set LLM_CORS_ORIGINS to the pages that "
+                f"may. {see('hosts')}"
             )
 
     @app.after_request

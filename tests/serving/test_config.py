@@ -107,3 +107,11 @@ def test_show_config_names_every_setting_and_its_source() -> None:
     assert lines["LLM_PORT"].split() == ["LLM_PORT", "0", "--port"]
     assert lines["LLM_DRAIN_SECONDS"].endswith("default")
     assert "HOST=build-7" in lines["not"]
+
+
+def test_env_files_of_other_editors(env_file: Path) -> None:
+    env_file.write_bytes("PORT=5001\r\n".encode("utf-16"))  # as PowerShell's > writes it
+    assert load_config(env_file).port == 5001
+    env_file.write_bytes(b"PORT=5001\n#caf\xe9\n")
+    with pytest.raises(ConfigError, match=r"\.env, line 2"):
+        load_config(env_file)
