@@ -6,45 +6,50 @@ PY := .venv/bin/python
 MODEL ?= course-gpt-4m
 export PYTHON TORCH PORT BROWSER
 
-.PHONY: help setup ready lab test soak outputs solutions sync reset update report check lint serve load-test bench train pins clean
+.PHONY: help setup python ready ready-dev lab test test-pythons soak outputs solutions sync reset update report check lint serve load-test bench train pins clean
 
 help: ## list these targets
 	@echo "LLM Basics: make TARGET, where TARGET is one of"
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  %-9s %s\n", $$1, $$2}' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  %-12s %s\n", $$1, $$2}' Makefile
 
-setup: ## make the environment in .venv (PYTHON=python3.12 TORCH=cpu|cuda choose)
-	@$(if $(ANY_PYTHON),,echo "Python is missing: install Python 3.11 to 3.13 first." >&2; exit 1;) \
-	$(ANY_PYTHON) tools/setup_env.py
+setup: python ## make or mend the environment in .venv (PYTHON=python3.12 TORCH=cpu|cuda choose)
+	@$(ANY_PYTHON) tools/setup_env.py
 
-ready:
-	@$(if $(ANY_PYTHON),,echo "Python is missing: install Python 3.11 to 3.13 first." >&2; exit 1;) \
-	$(ANY_PYTHON) tools/setup_env.py --quiet
+python:
+	@$(if $(ANY_PYTHON),,echo "Python is missing: install Python 3.11 to 3.13 first." >&2; exit 1;):
+
+ready: python
+	@$(ANY_PYTHON) tools/setup_env.py --quiet
+
+ready-dev: python
+	@$(ANY_PYTHON) tools/setup_env.py --quiet --dev
 
 lab: ready ## open lesson 00 in JupyterLab (PORT=8890 BROWSER=none choose; Ctrl+C ends it)
 	@$(PY) tools/lab.py
 
-test: ready ## run every notebook and every other test (ARGS="-k tokens" for some)
+test: ready-dev ## run every notebook and every other test (ARGS="-k tokens" for some)
 	@$(PY) -m pytest -n 2 --dist loadscope $(ARGS)
 
-soak: ready ## run the tests that take too long for every run
+test-pythons: ready-dev ## run the fast tests on each Python that is found here (ARGS=3.12 for one)
+	@$(PY) tools/pythons.py $(ARGS)
+
+soak: ready-dev ## run the tests that take too long for every run
 	@$(PY) -m pytest -m soak $(ARGS)
 
-outputs: ready ## run the notebooks and store their outputs (LESSONS="01 03" for some)
+outputs: ready-dev ## run the notebooks and store their outputs (LESSONS="01 03" for some)
 	@$(PY) tools/outputs.py $(LESSONS)
 
-solutions: ready ## write the notebooks of solutions (LESSONS="01 03" for some)
+solutions: ready-dev ## write the notebooks of solutions (LESSONS="01 03" for some)
 	@$(PY) tools/solutions.py $(LESSONS)
 
-sync: ready ## carry notebooks/course.toml into notebooks, README and guide
+sync: ready-dev ## carry notebooks/course.toml into notebooks, README and guide
 	@$(PY) tools/sync.py
 
-reset: ## put a lesson back as shipped and keep yours in notebooks/mine/ (LESSON=03)
-	@$(if $(ANY_PYTHON),,echo "Python is missing: install Python 3.11 to 3.13 first." >&2; exit 1;) \
-	$(ANY_PYTHON) tools/reset.py $(LESSON)
+reset: python ## put a lesson back as shipped and keep yours in notebooks/mine/ (LESSON=03)
+	@$(ANY_PYTHON) tools/reset.py $(LESSON)
 
-update: ## get the newest version of the course; your work is kept
-	@$(if $(ANY_PYTHON),,echo "Python is missing: install Python 3.11 to 3.13 first." >&2; exit 1;) \
-	$(ANY_PYTHON) tools/update.py
+update: python ## get the newest version of the course; your work is kept
+	@$(ANY_PYTHON) tools/update.py
 
 report: ready ## run lessons, write a report (LESSONS="02 05" ARGS="-p MODEL_NAME=course-gpt-1m")
 	@$(PY) -m classroom.report $(LESSONS) $(ARGS)
@@ -52,7 +57,7 @@ report: ready ## run lessons, write a report (LESSONS="02 05" ARGS="-p MODEL_NAM
 check: ready ## verify this machine: Python, packages, device, memory, models
 	@$(PY) -m helpers.check
 
-lint: ready ## check style, types, and that `make sync` has nothing to do
+lint: ready-dev ## check style, types, and that `make sync` has nothing to do
 	@$(PY) -m ruff check .
 	@$(PY) -m ruff format --check .
 	@$(PY) -m mypy
@@ -73,9 +78,9 @@ train: ready ## train a course model (CORPUS=text.txt MODEL=course-gpt-4m)
 	@$(if $(CORPUS),,echo "Name a text file: make train CORPUS=text.txt MODEL=$(MODEL)" >&2; exit 2;) \
 	$(PY) -m training.train --corpus "$(CORPUS)" --model "$(MODEL)" $(ARGS)
 
-pins: ready ## write requirements.txt anew from the versions in pyproject.toml
-	@$(PY) tools/pins.py
+pins: ready-dev ## write the requirements files anew from the versions in pyproject.toml
+	@$(PY) tools/pins.py $(ARGS)
 
 clean: ## remove the environment, caches and other files that make made
-	rm -rf .venv .mypy_cache .pytest_cache .ruff_cache build *.egg-info
+	rm -rf .venv .venv-3.* .mypy_cache .pytest_cache .ruff_cache build *.egg-info
 	find . -name __pycache__ -prune -exec rm -rf {} +

@@ -12,9 +12,10 @@ import hashlib
 import platform
 import shutil
 import sys
+import sysconfig
 from collections.abc import Iterator
 from dataclasses import dataclass
-from importlib.metadata import PackageNotFoundError, version
+from importlib.metadata import PackageNotFoundError, requires, version
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -58,16 +59,30 @@ def check_python() -> Check:
     return Check("Python", ok, f"{platform.python_version()} on {platform.system()}", advice)
 
 
-def check_packages(project: Path = ROOT / "pyproject.toml") -> Check:
-    """Every package that the course asks for, against its pinned version.
+def pinned(root: Path = ROOT) -> list[str]:
+    """What lessons ask for, as `name==version`: of this repository, else of this installation.
 
     Args:
-        project: the file with the pins.
+        root: the folder with pyproject.toml; where there is none, the course was installed as a
+            package, and then its metadata says what it needs, without Jupyter.
     """
     import tomllib
 
-    pins = tomllib.loads(project.read_text(encoding="utf-8"))["project"]["dependencies"]
-    wrong, shown = [], []
+    if (root / "pyproject.toml").exists():
+        project = tomllib.loads((root / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+        return [*project["dependencies"], *project["optional-dependencies"]["lab"]]
+    return [line for line in requires("llm-basics") or [] if "extra ==" not in line]
+
+
+def check_packages(root: Path = ROOT) -> Check:
+    """Every package that the course asks for: its pinned version, and whether its files are there.
+
+    Args:
+        root: the folder with the pins.
+    """
+    from helpers.installed import damaged
+
+    pins, wrong, shown = pinned(root), [], []
     for pin in pins:
         name, _, wanted = pin.partition("==")
         try:
@@ -79,6 +94,12 @@ def check_packages(project: Path = ROOT / "pyproject.toml") -> Check:
             wrong.append(f"{name} is {found}, not {wanted}")
         if name in ("torch", "transformers"):
             shown.append(f"{name} {found}")
+    locked = root / "requirements.txt"  # with what those need in turn
+    lines = locked.read_text(encoding="utf-8").splitlines() if locked.exists() else pins
+    names = {line.partition("==")[0] for line in lines if "==" in line}
+    for site in dict.fromkeys(map(sysconfig.get_path, ("purelib", "platlib"))):
+        for info, problem in damaged(Path(site), names).items():
+            wrong.append(f"{info.name.partition('-')[0]} {problem}")
     if wrong:
         return Check("Packages", False, "; ".join(wrong), SET_UP)
     return Check("Packages", True, f"all {len(pins)} as pinned, {', '.join(shown)}")

@@ -36,6 +36,13 @@ def skip_or_fail(reason: str) -> None:
     pytest.skip(reason)
 
 
+def writable(folder: Path | str) -> Path:
+    """Let a copy be changed, though what was copied may not: somebody's models/ is read-only."""
+    for path in (Path(folder), *Path(folder).rglob("*")):
+        path.chmod(path.stat().st_mode | 0o200)
+    return Path(folder)
+
+
 @pytest.fixture(scope="session")
 def root() -> Path:
     """The repository's folder."""

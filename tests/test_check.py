@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import subprocess
 import sys
+import sysconfig
+from importlib.metadata import version
 from pathlib import Path
 
 import pytest
 
-from helpers import check
-from tests.conftest import ROOT
+from helpers import check, installed
+from tests.conftest import ROOT, writable
 
 
 def run(*arguments: str, **settings: str) -> subprocess.CompletedProcess[str]:
@@ -29,7 +32,7 @@ def line(ran: subprocess.CompletedProcess[str], name: str) -> str:
 
 @pytest.fixture
 def models_copy(tmp_path: Path) -> Path:
-    return Path(shutil.copytree(ROOT / "models", tmp_path / "models"))
+    return writable(shutil.copytree(ROOT / "models", tmp_path / "models"))
 
 
 def test_this_machine_is_ready() -> None:
@@ -82,10 +85,47 @@ def test_every_file_of_the_models_has_a_checksum() -> None:
 
 def test_wrong_and_missing_packages_are_named(tmp_path: Path) -> None:
     project = tmp_path / "pyproject.toml"
-    project.write_text('[project]\ndependencies = ["pandas==0.1", "no-such-package==1.0"]\n')
-    found = check.check_packages(project)
+    asked = '["pandas==0.1", "no-such-package==1.0"]'
+    lab = "[project.optional-dependencies]\nlab = []\n"
+    project.write_text(f"[project]\ndependencies = {asked}\n{lab}")
+    found = check.check_packages(tmp_path)
     assert not found.ok and found.advice == check.SET_UP
     assert "not 0.1" in found.found and "no-such-package is missing" in found.found
+
+
+def test_a_package_that_has_lost_files_is_named(tmp_path: Path) -> None:
+    """As a killed set-up leaves it: a copy of a real one, of which a file is cut or gone."""
+    name = f"flask-{version('flask')}.dist-info"
+    site = Path(sysconfig.get_path("purelib"))
+    (tmp_path / "bin").mkdir()
+    (tmp_path / "lib/python/site").mkdir(parents=True)
+    copy = tmp_path / "lib/python/site"
+    for part in ("flask", name):
+        shutil.copytree(site / part, copy / part)
+    shutil.copy(Path(sysconfig.get_path("scripts")) / "flask", tmp_path / "bin/flask")
+    for path in [*copy.rglob("*"), copy]:
+        path.chmod(0o755)
+    # RECORD names the script as seen from site-packages.
+    where = os.path.relpath(tmp_path / "bin/flask", copy)
+    record = (copy / name / "RECORD").read_text()
+    (copy / name / "RECORD").write_text(re.sub(r"(?m)^\.\./.*/flask,", f"{where},", record))
+
+    assert installed.damaged(copy, ["Flask"]) == {}
+    os.truncate(copy / "flask/app.py", 100)
+    assert "has 100 bytes in flask/app.py" in installed.damaged(copy)[copy / name]
+    (copy / "flask/app.py").unlink()
+    assert installed.damaged(copy, ["Flask"])[copy / name] == "has lost flask/app.py"
+    assert installed.damaged(copy, ["numpy"]) == {}
+    (copy / name / "INSTALLER").unlink()
+    assert "not installed to its end" in installed.damaged(copy)[copy / name]
+
+
+def test_damage_fails_the_check(monkeypatch: pytest.MonkeyPatch) -> None:
+    damage = {Path("torch-2.dist-info"): "has lost torch/nn.py"}
+    monkeypatch.setattr(installed, "damaged", lambda site, names: damage)
+    found = check.check_packages()
+    assert not found.ok and "torch has lost torch/nn.py" in found.found
+    assert found.advice == check.SET_UP, "which installs it again"
 
 
 def test_unknown_device_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -27,7 +27,8 @@ from tests.test_setup import make_wheel
 
 LESSONS = course.notebooks()
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
-PINS = dict(pin.split("==") for pin in PROJECT["project"]["dependencies"])
+LEARNERS = PROJECT["project"]["dependencies"] + PROJECT["project"]["optional-dependencies"]["lab"]
+PINS = dict(pin.split("==") for pin in LEARNERS)
 IDENTITY = ["-c", "user.name=Ada", "-c", "user.email=ada@example.org"]
 
 
@@ -165,7 +166,7 @@ def colab(tmp_path: Path) -> Colab:
     if os.name == "nt":
         pytest.skip("Colab is Linux")
     found = Colab(tmp_path)
-    lab = {"jupyterlab", "jupyterlab-execute-time", "jupyter-resource-usage", "nbval"}
+    lab = {"jupyterlab", "jupyterlab-execute-time", "jupyter-resource-usage", "setuptools"}
     lab |= {"jupyter-server-proxy", "papermill", "flask-openapi3"}  # neither of these on Colab
     there = {name.replace("-", "_"): "1.0" for name in PINS if name not in lab}
     found.has(**there | {"torch": "2.9.0+cu126", "numpy": "2.0.2", "transformers": "4.57.1"})
@@ -179,7 +180,7 @@ def test_only_what_is_missing_or_too_old_is_installed(colab: Colab) -> None:
     colab.offers("flask_openapi3", "flask")
     colab.offers("transformers", "torch>=2.4", "tokenizers>=0.22")
     colab.offers("tokenizers", number="0.23.0")
-    for newer in ("torch", "numpy", "flask", "jupyterlab", "nbval"):
+    for newer in ("torch", "numpy", "flask", "jupyterlab", "setuptools"):
         colab.offers(newer)
     ran = colab.set_up()
     assert (ran.returncode, ran.stderr) == (0, ""), ran.stdout + ran.stderr
@@ -210,9 +211,8 @@ def test_what_colab_has_is_never_replaced(colab: Colab) -> None:
 
 
 def test_oldest_versions_allow_the_pinned_ones() -> None:
-    code = (
-        "from colab import *; print(sort(['torch==0', 'transformers==0', 'nbval==0', 'nosuch==1']))"
-    )
+    pins = ["torch==0", "transformers==0", "jupyterlab==0", "nosuch==1"]
+    code = f"from colab import *; print(sort({pins}))"
     said = subprocess.check_output([sys.executable, "-c", code], cwd=ROOT / "tools", text=True)
     wanted, stays = ast.literal_eval(said)
     assert wanted == ["nosuch==1"]

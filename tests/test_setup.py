@@ -18,21 +18,29 @@ import tomllib
 import urllib.request
 import zipfile
 from collections.abc import Callable, Iterator
-from importlib.metadata import packages_distributions, version
+from importlib.metadata import packages_distributions, requires, version
 from pathlib import Path
 
 import pytest
 from packaging.requirements import Requirement
 
+from helpers import installed
 from tests.conftest import ROOT, skip_or_fail
 
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
-DIRECT = PROJECT["project"]["dependencies"] + PROJECT["project"]["optional-dependencies"]["dev"]
-PINS = [
-    Requirement(line)
-    for line in (ROOT / "requirements.txt").read_text().splitlines()
-    if not line.startswith("#")
-]
+EXTRAS = PROJECT["project"]["optional-dependencies"]
+LEARNERS = PROJECT["project"]["dependencies"] + EXTRAS["lab"]
+DIRECT = LEARNERS + EXTRAS["dev"]
+FILES = ("requirements.txt", "requirements-dev.txt")
+
+
+def pins(name: str) -> list[Requirement]:
+    """What a requirements file pins itself."""
+    lines = (ROOT / name).read_text().splitlines()
+    return [Requirement(line) for line in lines if not line.startswith(("#", "-r "))]
+
+
+PINS = [pin for name in FILES for pin in pins(name)]
 
 
 def normal(name: str) -> str:
@@ -47,8 +55,34 @@ def test_every_requirement_is_one_exact_version() -> None:
     assert len(names) == len(set(names)), "a package is pinned twice"
     for pin in PINS:
         assert [s.operator for s in pin.specifier] == ["=="] and "*" not in str(pin.specifier), pin
-    text = (ROOT / "requirements.txt").read_text()
+    text = "".join((ROOT / name).read_text() for name in FILES)
     assert "://" not in text and not re.search(r"(?m)^(nvidia|cuda|triton)\b", text)
+    assert "\n-r requirements.txt\n" in (ROOT / "requirements-dev.txt").read_text()
+
+
+def closure(asked: list[str]) -> set[str]:
+    """The packages that these bring here, themselves included: what pip would install."""
+    seen: set[tuple[str, str]] = set()
+    new = {(line, "") for line in asked}
+    while new:
+        line, extra = new.pop()
+        one = Requirement(line)
+        if one.marker is not None and not one.marker.evaluate({"extra": extra}):
+            continue
+        for part in {(normal(one.name), more) for more in ("", *one.extras)} - seen:
+            seen.add(part)
+            new |= {(need, part[1]) for need in requires(part[0]) or []}
+    return {name for name, _ in seen}
+
+
+def test_learners_install_nothing_of_the_developers() -> None:
+    here = {
+        normal(pin.name)
+        for pin in pins("requirements.txt")
+        if pin.marker is None or pin.marker.evaluate()
+    }
+    assert here == closure(LEARNERS), "run `make pins`"
+    assert not {"pytest", "ruff", "mypy", "playwright", "schemathesis", "nbval"} & here
 
 
 @pytest.mark.parametrize("dependency", DIRECT)
@@ -108,11 +142,22 @@ def test_python_versions_agree() -> None:
 
 def test_make_explains_itself(require_tool: Callable[..., str]) -> None:
     listed = subprocess.run([require_tool("make")], cwd=ROOT, capture_output=True, text=True)
-    targets = re.findall(r"(?m)^  ([a-z]+) +\S", listed.stdout)
-    for target in ("setup", "lab", "test", "soak", "outputs", "check", "lint", "train", "pins"):
+    targets = re.findall(r"(?m)^  ([a-z-]+) +\S", listed.stdout)
+    for target in (
+        "setup",
+        "lab",
+        "test",
+        "test-pythons",
+        "soak",
+        "outputs",
+        "check",
+        "lint",
+        "train",
+        "pins",
+    ):
         assert target in targets
     texts = [(ROOT / name).read_text() for name in ("README.md", "CONTRIBUTING.md")]
-    mentioned = set(re.findall(r"`make ([a-z]+)", " ".join(texts)))
+    mentioned = set(re.findall(r"`make ([a-z-]+)", " ".join(texts)))
     assert mentioned <= set(targets), "the documents name a target that does not exist"
 
 
@@ -139,17 +184,24 @@ def test_second_set_up_is_instant() -> None:
 # --- tools/setup_env.py on a stand-in project ---------------------------------------------
 
 
-def make_wheel(folder: str, name: str, number: str, needs: tuple[str, ...] = ()) -> str:
-    """The smallest wheel that pip installs."""
+def make_wheel(
+    folder: str,
+    name: str,
+    number: str,
+    needs: tuple[str, ...] = (),
+    more: tuple[tuple[str, str], ...] = (),
+) -> str:
+    """The smallest wheel that pip installs; `more` are files in it, as (path, content)."""
     file = f"{name}-{number}-py3-none-any.whl"
     info = f"{name}-{number}.dist-info"
     head = ["Metadata-Version: 2.1", f"Name: {name}", f"Version: {number}"]
     files = {
-        f"{name}.py": "",
+        **(dict(more) or {f"{name}.py": ""}),
         f"{info}/METADATA": "\n".join([*head, *(f"Requires-Dist: {n}" for n in needs), ""]),
         f"{info}/WHEEL": "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n",
     }
-    files[f"{info}/RECORD"] = "".join(f"{path},,\n" for path in [*files, f"{info}/RECORD"])
+    sizes = "".join(f"{path},,{len(content.encode())}\n" for path, content in files.items())
+    files[f"{info}/RECORD"] = f"{sizes}{info}/RECORD,,\n"
     with zipfile.ZipFile(f"{folder}/{file}", "w") as wheel:
         for path, content in files.items():
             wheel.writestr(path, content)
@@ -176,27 +228,44 @@ version = "1.0"
 
 @pytest.fixture
 def stand_in(tmp_path: Path) -> Path:
-    """A project like this one, with two tiny packages in place of 150."""
+    """A project like this one, with three tiny packages in place of 190."""
     project = tmp_path / "a project with spaces"
-    (project / "tools").mkdir(parents=True)
-    (project / "wheels").mkdir()
-    (project / "helpers").mkdir()
-    for name in ("tools/setup_env.py", "tools/startup.py", "helpers/startup.py"):
+    (project / "wheels").mkdir(parents=True)
+    needed = ("tools/setup_env.py", "tools/startup.py", "helpers/startup.py")
+    for name in (*needed, "helpers/installed.py"):
+        (project / name).parent.mkdir(exist_ok=True)
         shutil.copy(ROOT / name, project / name)
     (project / "pyproject.toml").write_text(PYPROJECT)
     (project / "backend.py").write_text(BACKEND)
     (project / "requirements.txt").write_text("tiny==1.0\ntorch==0.1\n")
-    make_wheel(str(project / "wheels"), "torch", "0.1")
+    (project / "requirements-dev.txt").write_text("-r requirements.txt\nchecker==1.0\n")
+    make_torch(project, "0.1+cpu", "None")
     return project
 
 
-def set_up(project: Path, **settings: str) -> subprocess.CompletedProcess[str]:
+def make_torch(project: Path, number: str, cuda: str) -> None:
+    """A stand-in for a build of PyTorch: what matters is the line on CUDA in its version.py."""
+    said = f"from typing import Optional\n__version__ = '{number}'\ncuda: Optional[str] = {cuda}\n"
+    content = (("torch/__init__.py", ""), ("torch/version.py", said))
+    make_wheel(str(project / "wheels"), "torch", number, more=content)
+
+
+def set_up(project: Path, *arguments: str, **settings: str) -> subprocess.CompletedProcess[str]:
     """Run the stand-in's set-up; pip knows its folder of wheels and nothing else."""
     env = {k: v for k, v in os.environ.items() if not k.startswith("PIP_")}
     env |= {"PIP_CONFIG_FILE": os.devnull, "PIP_FIND_LINKS": (project / "wheels").as_uri()}
-    env |= {"TORCH": "cpu", "PYTHON": "", "PIP_NO_INDEX": "1"} | settings
-    command = [sys.executable, "tools/setup_env.py"]
+    env |= {"TORCH": "", "PYTHON": "", "PIP_NO_INDEX": "1", "PATH": "/usr/bin:/bin"} | settings
+    command = [sys.executable, "tools/setup_env.py", *arguments]
     return subprocess.run(command, cwd=project, env=env, capture_output=True, text=True)
+
+
+def run_python(project: Path, code: str, venv: str = ".venv") -> str:
+    """What code prints in the stand-in's environment."""
+    python = project / venv / ("Scripts/python.exe" if os.name == "nt" else "bin/python")
+    return subprocess.check_output([str(python), "-c", code], text=True).strip()
+
+
+UP_TO_DATE = "The environment in .venv is up to date.\n"
 
 
 def one_line(ran: subprocess.CompletedProcess[str]) -> str:
@@ -210,33 +279,120 @@ def one_line(ran: subprocess.CompletedProcess[str]) -> str:
 @pytest.mark.slow
 def test_half_finished_set_up_is_resumed(stand_in: Path) -> None:
     assert "The packages" in one_line(set_up(stand_in))  # tiny's wheel is not there yet
-    (stand_in / ".venv/pyvenv.cfg").touch()
     make_wheel(str(stand_in / "wheels"), "tiny", "1.0")
     ran = set_up(stand_in)
     assert ran.returncode == 0, ran.stderr
     assert [line[:5] for line in ran.stdout.splitlines() if line[0] == "["] == [
-        f"[{step}/4]" for step in range(1, 5)
+        f"[{step}/3]" for step in range(1, 4)
     ]
-    assert set_up(stand_in).stdout == "The environment in .venv is up to date.\n"
-    python = stand_in / (".venv/Scripts/python.exe" if os.name == "nt" else ".venv/bin/python")
-    subprocess.run([str(python), "-c", "import tiny, torch, course"], check=True)
+    assert set_up(stand_in).stdout == UP_TO_DATE
+    run_python(stand_in, "import tiny, torch, course")
 
     # Another version pinned: the set-up follows.
     make_wheel(str(stand_in / "wheels"), "tiny", "2.0")
     (stand_in / "requirements.txt").write_text("tiny==2.0\ntorch==0.1\n")
-    assert set_up(stand_in).returncode == 0
+    assert set_up(stand_in, "--quiet").returncode == 0
     ask = "from importlib.metadata import version; print(version('tiny'))"
-    assert subprocess.check_output([str(python), "-c", ask], text=True).strip() == "2.0"
+    assert run_python(stand_in, ask) == "2.0"
+    assert set_up(stand_in, "--quiet").stdout == ""
 
     # An environment without its Python is made anew.
-    shutil.rmtree(python.parent)
-    assert set_up(stand_in).returncode == 0 and python.exists()
+    shutil.rmtree(stand_in / (".venv/Scripts" if os.name == "nt" else ".venv/bin"))
+    assert set_up(stand_in).returncode == 0 and run_python(stand_in, "import tiny") == ""
+
+
+@pytest.mark.slow
+def test_developers_packages_come_on_top(stand_in: Path) -> None:
+    """Both in one environment; each ends at once when it is there."""
+    for name in ("tiny", "checker"):
+        make_wheel(str(stand_in / "wheels"), name, "1.0")
+    assert set_up(stand_in, "--quiet").returncode == 0
+    there = "from importlib.util import find_spec as f; print(bool(f('tiny')), bool(f('checker')))"
+    assert run_python(stand_in, there) == "True False"
+    assert "checker" in set_up(stand_in, "--quiet", "--dev").stdout
+    assert run_python(stand_in, there) == "True True"
+    for arguments in (["--quiet"], ["--quiet", "--dev"]):
+        assert set_up(stand_in, *arguments).stdout == ""
+
+    # Another environment beside it.
+    ran = set_up(stand_in, "--venv", ".venv-other")
+    assert ran.returncode == 0 and "[1/3] Environment in .venv-other" in ran.stdout
+    assert run_python(stand_in, there, ".venv-other") == "True False"
+
+
+def half_unpacked(site: Path) -> None:
+    """As pip leaves a package when it is killed: INSTALLER is written after the files."""
+    (site / "tiny-1.0.dist-info/INSTALLER").unlink()
+    (site / "tiny.py").unlink()
+
+
+def lost_file(site: Path) -> None:
+    (site / "tiny.py").unlink()
+
+
+def cut_short(site: Path) -> None:
+    (site / "tiny.py").write_text("")
+
+
+def lost_list(site: Path) -> None:
+    (site / "tiny-1.0.dist-info/RECORD").unlink()
+    (site / "~iny").mkdir()
+
+
+@pytest.mark.slow
+def test_what_is_not_whole_is_installed_again(stand_in: Path) -> None:
+    """By the next set-up after a killed one, and by `make setup`; nothing else is touched."""
+    content = (("tiny.py", "whole = True\n"),)
+    make_wheel(str(stand_in / "wheels"), "tiny", "1.0", more=content)
+    assert set_up(stand_in).returncode == 0
+    site = Path(run_python(stand_in, "import tiny; print(tiny.__file__)")).parent
+    others = {p: p.stat().st_mtime_ns for p in site.glob("torch*/*") if p.is_file()}
+    for damage in (half_unpacked, lost_file, cut_short, lost_list):
+        assert installed.damaged(site) == {}
+        damage(site)
+        assert [info.name for info in installed.damaged(site)] == ["tiny-1.0.dist-info"], damage
+        if damage is half_unpacked:  # killed before the end: even --quiet looks
+            (stand_in / ".venv/course-stamp").unlink()
+            ran = set_up(stand_in, "--quiet")
+        else:
+            assert set_up(stand_in, "--quiet").stdout == "", "quick, and so it does not look"
+            ran = set_up(stand_in)
+        assert ran.returncode == 0 and "tiny" in ran.stdout and "again" in ran.stdout, ran.stderr
+        assert run_python(stand_in, "import tiny; print(tiny.whole)") == "True"
+    assert installed.damaged(site) == {} and not list(site.glob("~*"))
+    assert {p: p.stat().st_mtime_ns for p in site.glob("torch*/*") if p.is_file()} == others
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="elsewhere there is one build")
+def test_pytorchs_build_is_said_as_it_is(stand_in: Path) -> None:
+    """A choice holds until another is made, and no line names a build that is not there."""
+    make_wheel(str(stand_in / "wheels"), "tiny", "1.0")
+    make_torch(stand_in, "0.1", "'13.0'")
+    version = "from torch.version import __version__ as v; print(v)"
+
+    def chosen(**settings: str) -> str:
+        ran = set_up(stand_in, **settings)
+        assert ran.returncode == 0, ran.stderr
+        said = re.findall(r"(CPU|CUDA) build", ran.stdout)
+        assert len(set(said)) == 1 and len(said) == 2, ran.stdout
+        return f"{said[0]} {run_python(stand_in, version)}"
+
+    stamp = stand_in / ".venv/course-stamp"
+    code = "from typing import Optional\n"
+    assert code  # the stand-in's version.py is read, never imported
+    assert chosen() == "CPU 0.1+cpu"
+    assert chosen(TORCH="cuda") == "CUDA 0.1"
+    assert set_up(stand_in).stdout == UP_TO_DATE, "a plain set-up keeps what was chosen"
+    stamp.unlink()
+    assert chosen() == "CUDA 0.1"
+    assert chosen(TORCH="cpu") == "CPU 0.1+cpu"
 
 
 @pytest.mark.slow
 def test_unreachable_index_is_named(stand_in: Path) -> None:
     index = "http://127.0.0.1:9/simple"
-    line = one_line(set_up(stand_in, PIP_NO_INDEX="0", PIP_INDEX_URL=index))
+    line = one_line(set_up(stand_in, PIP_NO_INDEX="0", PIP_INDEX_URL=index, TORCH="cuda"))
     assert index in line and "PIP_INDEX_URL" in line and "again" in line
 
 

@@ -19,13 +19,13 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 # The oldest versions that the code works with; of the others any will do.
 OLDEST = {"torch": (2, 4), "transformers": (5, 0)}
-# Parts of JupyterLab and of the tests: Colab has a page of its own.
+# Parts of JupyterLab: Colab has a page of its own, and the course is not installed there.
 NOT_HERE = {
     "jupyter-resource-usage",
     "jupyter-server-proxy",
     "jupyterlab",
     "jupyterlab-execute-time",
-    "nbval",
+    "setuptools",
 }
 
 
@@ -72,7 +72,8 @@ def main() -> int:
     paths = [str(ROOT), os.environ.get("PYTHONPATH", "")]  # for the processes that lessons start
     os.environ["PYTHONPATH"] = os.pathsep.join(dict.fromkeys(filter(None, paths)))
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
-    wanted, stays = sort(project["project"]["dependencies"])
+    pins = project["project"]["dependencies"] + project["project"]["optional-dependencies"]["lab"]
+    wanted, stays = sort(pins)
     names = ", ".join(pin.replace("==", " ") for pin in wanted) or "nothing"
     if wanted and (complaint := install(wanted, stays)):
         print(f"The course needs {names}, which could not be installed: {complaint}")

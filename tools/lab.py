@@ -16,20 +16,26 @@ import startup
 ROOT = Path(__file__).resolve().parent.parent
 STOP_SECONDS = 3  # for a polite end; nothing of the learner's is lost after it
 FIRST_LESSON = "notebooks/00_start_here.ipynb"
+OURS = ("PORT", "PYTHON", "TORCH")  # said to make; the kernels' programs would take them as theirs
 
 
 def port_from(text: str) -> int:
-    """A free port from the PORT setting; a number that cannot be used ends the program."""
+    """The port from the PORT setting; a number that cannot be used ends the program."""
     if not text.isdecimal() or not 1024 <= int(text) <= 65535:
         sys.exit(f"PORT={text} is no port: choose a number from 1024 to 65535.")
+    return int(text)
+
+
+def need_free(port: int) -> None:
+    """End the program if another one listens on the port."""
     with socket.socket() as probe:
         if os.name != "nt":
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
-            probe.bind(("127.0.0.1", int(text)))
+            probe.bind(("127.0.0.1", port))
         except OSError:
-            sys.exit(f"Port {text} is taken: choose another, as in make lab PORT={int(text) + 2}.")
-    return int(text)
+            other = port + 2 if port < 65534 else 8890
+            sys.exit(f"Port {port} is taken: choose another, as in make lab PORT={other}.")
 
 
 def take_terminal() -> None:
@@ -64,11 +70,16 @@ def serve(command: list[str], env: dict[str, str]) -> int:
 def main() -> int:
     """Run JupyterLab until it ends; the exit status is its own."""
     port = port_from(os.environ.get("PORT") or "8888")
+    need_free(port)
     settings = [str(ROOT / "jupyter"), os.environ.get("JUPYTER_CONFIG_PATH", "")]
     env = os.environ | {"JUPYTER_CONFIG_PATH": os.pathsep.join(filter(None, settings))}
+    for name in OURS:
+        env.pop(name, None)
     command = [sys.executable, "-m", "jupyterlab", "--log-level=ERROR"]
     command += ["--LabApp.log_level=ERROR"]
     command += [f"--ServerApp.root_dir={ROOT}", f"--ServerApp.port={port}"]
+    # Never quietly another port than the one that was said.
+    command += ["--ServerApp.port_retries=0"]
     command += [f"--LabApp.default_url=/lab/tree/{FIRST_LESSON}"]
     if env.get("BROWSER") == "none":
         del env["BROWSER"]
@@ -81,6 +92,8 @@ def main() -> int:
     status = serve(command, env)
     if terminal is not None:
         os.tcsetpgrp(0, terminal)
+    if status:
+        need_free(port)  # another one may have taken it in the meantime
     return status
 
 

@@ -1,17 +1,27 @@
-"""Set up the course's environment in .venv: `make setup`, or `python tools/setup_env.py`.
+"""Set up the course's environment: `make setup`, or `python tools/setup_env.py`.
 
-Needs nothing but Python. Run again, it ends at once when nothing has changed, and goes
-on where it stopped when it was interrupted. Choices, as environment variables:
+    --dev            developers' packages, too
+    --quiet          look no further where the last set-up fits, and then say nothing
+    --venv FOLDER    another folder than .venv
+
+Needs nothing but Python; pip does the work. What is here is what pip does not do: finding a
+Python that fits, taking PyTorch without gigabytes of CUDA libraries where none are of use,
+removing what a killed set-up left half installed, one line in place of a traceback, and
+remembering what was done, so that the next set-up ends at once. Choices, as environment
+variables:
 
     PYTHON=python3.12   the Python to use (3.11 to 3.13)
-    TORCH=cpu|cuda      PyTorch's build; by default cuda where an NVIDIA card answers
+    TORCH=cpu|cuda      PyTorch's build; by default the one that is there, else cuda where an
+                        NVIDIA card answers, else cpu
 """
 
 from __future__ import annotations
 
+import argparse
 import hashlib
 import os
 import re
+import runpy
 import shutil
 import subprocess
 import sys
@@ -22,11 +32,6 @@ from pathlib import Path
 import startup
 
 ROOT = Path(__file__).resolve().parent.parent
-VENV = ROOT / ".venv"
-VENV_PYTHON = VENV / ("Scripts/python.exe" if os.name == "nt" else "bin/python")
-STAMP = VENV / "course-stamp"
-REQUIREMENTS = ROOT / "requirements.txt"
-
 OLDEST, NEWEST = (3, 11), (3, 13)
 DISK_GB = {"cpu": 4, "cuda": 10}
 CPU_INDEX = "https://download.pytorch.org/whl/cpu"
@@ -40,11 +45,14 @@ class SetupError(Exception):
     """What stopped the set-up, in one line that says what to do."""
 
 
+# --- which Python -------------------------------------------------------------------------
+
+
 def python_version(python: str) -> tuple[int, int] | None:
     """(major, minor) of a Python by its path or name; None where there is none."""
     ask = "import sys; print('%d %d' % sys.version_info[:2])"
     try:
-        answer = subprocess.run([python, "-c", ask], stdout=subprocess.PIPE, timeout=60)
+        answer = subprocess.run([python, "-c", ask], capture_output=True, timeout=60)
         major, minor = answer.stdout.split()
     except (OSError, ValueError, subprocess.SubprocessError):
         return None
@@ -71,115 +79,112 @@ def find_python() -> str:
     raise SetupError(f"{wanted}, {here}: install one from python.org, or name it in PYTHON=….")
 
 
-def choose_torch() -> str:
-    """`cuda` where an NVIDIA card answers, else `cpu`; TORCH decides otherwise."""
+# --- the environment ----------------------------------------------------------------------
+
+
+class Environment:
+    """The folder with the packages, and pip in it.
+
+    Attributes:
+        folder: where it lies, such as .venv.
+        python: its interpreter, there or not yet.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.python = folder / ("Scripts/python.exe" if os.name == "nt" else "bin/python")
+
+    def site(self) -> Path:
+        """The folder site-packages; one that does not exist before there is an environment."""
+        found = [*self.folder.glob("lib/python3*/site-packages"), self.folder / "Lib/site-packages"]
+        return found[0]
+
+    def fits(self, python: str) -> bool:
+        """Whether it has a supported Python, and the one asked for in $PYTHON."""
+        there = python_version(str(self.python))
+        if there is None or not OLDEST <= there <= NEWEST:
+            return False
+        return not os.environ.get("PYTHON") or there == python_version(python)
+
+    def make(self, python: str) -> None:
+        """Create it, or keep the one that works."""
+        has_pip = [str(self.python), "-m", "pip", "--version"]
+        if self.fits(python) and subprocess.run(has_pip, capture_output=True).returncode == 0:
+            return
+        create = [python, "-m", "venv", "--clear", str(self.folder)]
+        if subprocess.run(create, stdout=subprocess.DEVNULL).returncode != 0:
+            hint = "on Debian and Ubuntu: apt install python3-venv"
+            raise SetupError(
+                f"{python} could not make {self.folder} ({hint}; elsewhere: reinstall Python)."
+            )
+
+    def damaged(self) -> dict[Path, str]:
+        """The packages that are not whole, as helpers/installed.py finds them."""
+        found: dict[Path, str] = runpy.run_path(str(ROOT / "helpers/installed.py"))["damaged"](
+            self.site()
+        )
+        return found
+
+    def forget_damaged(self) -> None:
+        """Remove from pip's books what is not whole, so that pip installs it again."""
+        for info, problem in self.damaged().items():
+            print(f"      {info.name.partition('-')[0]} {problem}: it is installed again.")
+            shutil.rmtree(info)
+        for leftover in self.site().glob("~*"):  # of an older version that was being replaced
+            shutil.rmtree(leftover, ignore_errors=True)
+
+    def torch(self) -> tuple[str, str]:
+        """PyTorch as it is there: (version, `cpu` or `cuda`), or two empty strings."""
+        installed = list(self.site().glob("torch-*.dist-info"))
+        if not installed:
+            return "", ""
+        version = installed[0].name[len("torch-") : -len(".dist-info")]
+        try:
+            said = (self.site() / "torch/version.py").read_text(encoding="utf-8")
+        except OSError:
+            said = ""
+        return version, "cuda" if re.search(r"(?m)^cuda\b[^=]*= *['\"]", said) else "cpu"
+
+    def pip(self, *arguments: str) -> str:
+        """Run `pip install` in it: the complaints, or an empty string when it worked."""
+        command = [str(self.python), "-m", "pip", "install", "--disable-pip-version-check"]
+        start, end = ("\r\033[K      ", "") if sys.stdout.isatty() else ("      ", "\n")
+        with tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace") as complaints:
+            process = subprocess.Popen(
+                [*command, *arguments],
+                cwd=ROOT,
+                stdout=subprocess.PIPE,
+                stderr=complaints,
+                text=True,
+            )
+            for line in process.stdout or ():  # of pip's many lines, what it is busy with
+                if line.startswith(("Collecting", "Processing", "Installing")):
+                    print(f"{start}{' '.join(line.split()[:2])}", end=end, flush=True)
+            print(start.strip(" "), end="", flush=True)
+            if process.wait() == 0:
+                return ""
+            complaints.seek(0)
+            return complaints.read().strip() or f"pip ended with status {process.returncode}"
+
+
+# --- the packages -------------------------------------------------------------------------
+
+
+def choose_torch(there: str) -> str:
+    """PyTorch's build: TORCH decides, then what is `there`, then an NVIDIA card."""
     chosen = os.environ.get("TORCH", "")
     if chosen not in ("", "cpu", "cuda"):
         raise SetupError(f"TORCH={chosen} is unknown: choose TORCH=cpu or TORCH=cuda.")
-    if chosen or not shutil.which("nvidia-smi"):
-        return chosen or "cpu"
+    if chosen or there or not shutil.which("nvidia-smi"):
+        return chosen or there or "cpu"
     card = subprocess.run(["nvidia-smi", "-L"], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
     return "cuda" if card.returncode == 0 and b"GPU" in card.stdout else "cpu"
 
 
-def fingerprint(torch: str) -> str:
-    """A hash of all that decides what is installed."""
-    parts = [REQUIREMENTS.read_bytes(), (ROOT / "pyproject.toml").read_bytes()]
-    parts += [torch.encode(), str(ROOT).encode()]
-    return hashlib.sha256(b"\0".join(parts)).hexdigest()
-
-
-def check_disk(torch: str) -> None:
-    """Stop early where the packages would not fit."""
-    free = shutil.disk_usage(ROOT).free / 1e9
-    if free < DISK_GB[torch]:
-        need = f"{DISK_GB[torch]} GB free for the packages"
-        raise SetupError(f"{ROOT} has {free:.1f} GB free, it takes {need}: make room first.")
-
-
-def fits(python: str) -> bool:
-    """Whether .venv has a supported Python, and the one asked for in $PYTHON."""
-    there = python_version(str(VENV_PYTHON))
-    if there is None or not OLDEST <= there <= NEWEST:
-        return False
-    return not os.environ.get("PYTHON") or there == python_version(python)
-
-
-def make_venv(python: str) -> None:
-    """Create .venv, or keep the one that works."""
-    has_pip = [str(VENV_PYTHON), "-m", "pip", "--version"]
-    if fits(python) and subprocess.run(has_pip, capture_output=True).returncode == 0:
-        return
-    create = [python, "-m", "venv", "--clear", str(VENV)]
-    if subprocess.run(create, stdout=subprocess.DEVNULL).returncode != 0:
-        hint = "on Debian and Ubuntu: apt install python3-venv"
-        raise SetupError(f"{python} could not make {VENV} ({hint}; elsewhere: reinstall Python).")
-
-
-def installed(package: str) -> str:
-    """The version of a package in .venv, or an empty string."""
-    ask = f"from importlib.metadata import version; print(version('{package}'))"
-    answer = subprocess.run([str(VENV_PYTHON), "-c", ask], capture_output=True, text=True)
-    return answer.stdout.strip()
-
-
-def show(line: str) -> None:
-    """One progress line: rewritten in place on a terminal, printed elsewhere."""
-    print(f"\r\033[K      {line}" if sys.stdout.isatty() else f"      {line}", end="", flush=True)
-    if not sys.stdout.isatty():
-        print(flush=True)
-
-
-# Not searched deeper: while pip replaces packages, folders vanish under the search.
-INSTALLED = ("lib/python*/site-packages/*.dist-info", "Lib/site-packages/*.dist-info")
-
-
-def follow(process: subprocess.Popen[str], total: int) -> None:
-    """Show pip's progress: what it fetches, then how many packages lie in .venv."""
-    terminal, fetched = sys.stdout.isatty(), 0
-    assert process.stdout is not None
-    for line in process.stdout:
-        word, _, rest = line.partition(" ")
-        total -= word == "Ignoring"  # pinned for other systems only
-        if word in ("Collecting", "Processing"):
-            fetched += 1
-            if terminal or fetched % 25 == 0:
-                file = rest.split()[0].split("/")[-1]
-                show(f"{fetched} of {total} fetched: {'-'.join(file.split('-')[:2])}")
-        if line.startswith("Installing collected"):
-            break
-    last = 0
-    while process.poll() is None:
-        present = sum(len(list(VENV.glob(pattern))) for pattern in INSTALLED)
-        if present - last >= (1 if terminal else 25):
-            last = present
-            show(f"{min(present, total)} of {total} unpacked")
-        time.sleep(0.5)
-    if terminal:
-        print("\r\033[K", end="", flush=True)
-
-
-def pip(*arguments: str, total: int = 0) -> str:
-    """Run `pip install` in .venv: its last complaints, or an empty string when it worked.
-
-    With `total` packages expected, one progress line is shown in place of pip's many.
-    """
-    command = [str(VENV_PYTHON), "-m", "pip", "install", "--disable-pip-version-check"]
-    with tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace") as complaints:
-        out = subprocess.PIPE if total else None
-        process = subprocess.Popen(
-            [*command, *arguments], cwd=ROOT, stdout=out, stderr=complaints, text=True
-        )
-        if total:
-            follow(process, total)
-        if process.wait() == 0:
-            return ""
-        complaints.seek(0)
-        return complaints.read().strip() or f"pip ended with status {process.returncode}"
-
-
-def explain(complaints: str, what: str, index: str) -> SetupError:
+def explain(complaints: str, what: str, index: str = "") -> SetupError:
     """Pip's complaints as one line: the index cannot be reached, or its last error."""
+    index = index or os.environ.get("PIP_INDEX_URL") or "the package index"
+    index = re.sub(r"//[^/@]*@", "//", index)  # without a name or password
     again = "then run the same command again: it goes on where it stopped"
     if UNREACHABLE.search(complaints):
         advice = "check the network, or name a mirror in PIP_INDEX_URL"
@@ -188,80 +193,100 @@ def explain(complaints: str, what: str, index: str) -> SetupError:
     return SetupError(f"{what} could not be installed ({last}); mend that, {again}.")
 
 
-def package_index() -> str:
-    """The package index that pip asks, without a name or password in it."""
-    ask = [str(VENV_PYTHON), "-m", "pip", "config", "get", "global.index-url"]
-    configured = subprocess.run(ask, capture_output=True, text=True).stdout.strip()
-    index = os.environ.get("PIP_INDEX_URL") or configured or "https://pypi.org/simple"
-    return re.sub(r"//[^/@]*@", "//", index)
+def install_torch(environment: Environment, build: str) -> None:
+    """Install PyTorch at its pinned version, without CUDA libraries where none are of use.
 
-
-def install_torch(torch: str) -> None:
-    """Install PyTorch at its pinned version, without CUDA libraries where none are of use."""
-    pin = next(p for p in REQUIREMENTS.read_text("utf-8").split() if p.startswith("torch=="))
-    present = installed("torch")
-    if present.split("+")[0] == pin[7:] and not (torch == "cuda" and present.endswith("+cpu")):
+    What PyTorch itself needs, CUDA libraries too, comes with the other packages.
+    """
+    pin = re.findall(r"(?m)^torch==\S+", (ROOT / "requirements.txt").read_text("utf-8"))[0]
+    version, there = environment.torch()
+    if version.split("+")[0] == pin[7:] and there == build:
         return
-    if torch == "cpu" and sys.platform.startswith("linux"):
-        if not pip("--quiet", "--no-index", "--no-deps", pin):  # a wheel at hand
+    options = ("--no-deps", *(["--force-reinstall"] if version else []))
+    if build == "cpu" and sys.platform.startswith("linux"):
+        # A wheel at hand, else the server that has this build.
+        if not environment.pip(*options, "--no-index", f"{pin}+cpu"):
             return
         wait = ("--timeout", "15", "--retries", "1")
-        complaints = pip("--no-deps", "--index-url", CPU_INDEX, *wait, pin)
-        if complaints:
+        if complaints := environment.pip(*options, "--index-url", CPU_INDEX, *wait, pin):
             failure = explain(complaints, "PyTorch's CPU build", CPU_INDEX)
             raise SetupError(f"{failure} Or take PyPI's far larger CUDA build: TORCH=cuda.")
-        return
-    force = ("--force-reinstall",) if present else ()
-    complaints = pip(*force, pin)
-    if complaints:
-        raise explain(complaints, "PyTorch", package_index())
+    elif complaints := environment.pip(*options, pin.replace("==", "===")):  # nothing+cpu
+        raise explain(complaints, "PyTorch")
 
 
-def install_rest() -> None:
-    """Install every other pinned package."""
-    pins = [p for p in REQUIREMENTS.read_text("utf-8").splitlines() if "==" in p]
-    complaints = pip("--retries", "2", "-r", str(REQUIREMENTS), total=len(pins))
-    if complaints:
-        raise explain(complaints, "The packages", package_index())
-
-
-def install_course() -> None:
-    """Make `import helpers` work from everywhere, following the files in this folder."""
-    options = ("--quiet", "--no-index", "--no-deps", "--no-build-isolation")
-    complaints = pip(*options, "--editable", str(ROOT))
-    if complaints:
+def install_others(environment: Environment, requirements: str) -> None:
+    """Install every other pinned package, and the course itself, to be edited in place."""
+    if complaints := environment.pip("--retries", "2", "-r", str(ROOT / requirements)):
+        raise explain(complaints, "The packages")
+    options = ("--no-index", "--no-deps", "--no-build-isolation", "--editable")
+    if complaints := environment.pip(*options, str(ROOT)):
         raise explain(complaints, "The course's own package", "this folder")
 
 
-def set_up(quiet: bool) -> None:
-    """Bring .venv up to date with the pins."""
-    torch = choose_torch()
-    mark = fingerprint(torch)
-    ready = STAMP.exists() and STAMP.read_text() == mark and VENV_PYTHON.exists()
-    if ready and (not os.environ.get("PYTHON") or fits(find_python())):
+# --- the whole ----------------------------------------------------------------------------
+
+
+def fingerprint(dev: bool) -> str:
+    """A hash of all that decides what is installed, for learners or for developers."""
+    names = ["requirements.txt", "pyproject.toml", *(["requirements-dev.txt"] if dev else [])]
+    parts = [str(ROOT).encode(), *((ROOT / name).read_bytes() for name in names)]
+    return hashlib.sha256(b"\0".join(parts)).hexdigest()
+
+
+def is_ready(environment: Environment, dev: bool) -> bool:
+    """Whether the last set-up, to its end, was one for these pins and these choices."""
+    stamp = environment.folder / "course-stamp"
+    if not (stamp.exists() and environment.python.exists()):
+        return False
+    if fingerprint(dev) not in stamp.read_text().split():
+        return False
+    build = environment.torch()[1]
+    if choose_torch(build) != build:
+        return False
+    return not os.environ.get("PYTHON") or environment.fits(find_python())
+
+
+def set_up(environment: Environment, dev: bool, quiet: bool) -> None:
+    """Bring the environment up to date with the pins."""
+    name = environment.folder.name
+    if is_ready(environment, dev) and (quiet or not environment.damaged()):
         if not quiet:
-            print("The environment in .venv is up to date.")
+            print(f"The environment in {name} is up to date.")
         return
     began = time.perf_counter()
-    python = find_python()
-    check_disk(torch)
-    STAMP.unlink(missing_ok=True)
-    print(f"[1/4] Environment in .venv, from {python}", flush=True)
-    make_venv(python)
-    print(f"[2/4] PyTorch ({torch})", flush=True)
-    install_torch(torch)
-    print("[3/4] The other packages", flush=True)
-    install_rest()
-    print("[4/4] The course itself", flush=True)
-    install_course()
-    STAMP.write_text(mark)
-    print(f"Ready after {time.perf_counter() - began:.0f} s.", flush=True)
+    build, python = choose_torch(environment.torch()[1]), find_python()
+    free = shutil.disk_usage(ROOT).free / 1e9
+    if free < DISK_GB[build] and not environment.torch()[0]:
+        need = f"{DISK_GB[build]} GB free for the packages"
+        raise SetupError(f"{ROOT} has {free:.1f} GB free, it takes {need}: make room first.")
+    stamp = environment.folder / "course-stamp"
+    stamp.unlink(missing_ok=True)
+    print(f"[1/3] Environment in {name}, from {python}", flush=True)
+    environment.make(python)
+    environment.forget_damaged()
+    print(f"[2/3] PyTorch, {build.upper()} build", flush=True)
+    install_torch(environment, build)
+    print(f"[3/3] The other packages{', and those for developers' if dev else ''}", flush=True)
+    install_others(environment, "requirements-dev.txt" if dev else "requirements.txt")
+    # Downloads that are not needed by every lesson (models) belong here: ask, or go on without.
+    version, there = environment.torch()
+    stamp.write_text("\n".join({fingerprint(False), fingerprint(dev)}))
+    seconds = time.perf_counter() - began
+    print(f"Ready after {seconds:.0f} s, with PyTorch {version} ({there.upper()} build).")
+    if there != build:
+        print(f"PyTorch has no {build.upper()} build for this system on the index that was asked.")
 
 
 def main() -> int:
     """Exit status: 0 ready, 1 with one line on what is missing, 130 interrupted."""
+    parser = argparse.ArgumentParser(description="Set up the course's environment.")
+    parser.add_argument("--dev", action="store_true", help="developers' packages, too")
+    parser.add_argument("--quiet", action="store_true", help="say nothing if all is there")
+    parser.add_argument("--venv", default=".venv", metavar="FOLDER", help="another than .venv")
+    options = parser.parse_args()
     try:
-        set_up(quiet="--quiet" in sys.argv)
+        set_up(Environment(ROOT / options.venv), options.dev, options.quiet)
     except SetupError as error:
         print(f"Set-up stopped: {error}", file=sys.stderr)
         return 1
