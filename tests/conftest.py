@@ -74,3 +74,17 @@ def browser(require_tool: Callable[..., str]) -> Iterator[Any]:
         started = playwright.chromium.launch(executable_path=path, args=CHROMIUM)
         yield started
         started.close()
+
+
+@pytest.fixture
+def nobody(tmp_path: Path) -> dict[str, str]:
+    """The environment of a container's user: no home folder, and unknown to the system."""
+    folder = tmp_path / "patched"
+    folder.mkdir()
+    (folder / "sitecustomize.py").write_text(
+        "import pwd\ndef unknown(user):\n    raise KeyError(user)\n"
+        "pwd.getpwuid = pwd.getpwnam = unknown\n"
+    )
+    kept = {k: v for k, v in os.environ.items() if k != "HOME" and not k.startswith("XDG_")}
+    paths = [str(folder), str(ROOT), kept.get("PYTHONPATH", "")]
+    return kept | {"PYTHONPATH": os.pathsep.join(filter(None, paths))}

@@ -11,7 +11,7 @@ import pytest
 
 from classroom import course
 from classroom.report.__main__ import arguments
-from classroom.report.plan import parse_parameters
+from classroom.report.parameters import parse_parameters
 from tests.conftest import ROOT
 
 DOCUMENT = ROOT / "docs" / "instructors.md"

@@ -100,5 +100,5 @@ def _place() -> str:
     """Where the progress is kept."""
     path = store.location()
     if path is None:
-        return f"This run keeps no progress ({store.VARIABLE}=off)."
+        return f"This run keeps no progress ({store.VARIABLE}=off, or no home folder)."
     return f"Kept on this machine only: {path}. classroom.forget_progress() deletes it."

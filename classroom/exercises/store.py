@@ -69,7 +69,11 @@ def location() -> Path | None:
         return Path(os.path.realpath(os.path.expanduser(value)))
     import platformdirs
 
-    return platformdirs.user_data_path("llm-basics", appauthor=False) / "progress.json"
+    try:
+        return platformdirs.user_data_path("llm-basics", appauthor=False) / "progress.json"
+    except RuntimeError:  # a container's user that the system does not know
+        _say(f"Your progress is not kept: no home folder is known. {VARIABLE}=FILE keeps it.")
+        return None
 
 
 def notes() -> list[str]:
@@ -131,7 +135,7 @@ def forget() -> str:
     _unkept.clear()
     path = location()
     if path is None:
-        return f"No progress is kept here ({VARIABLE}=off)."
+        return f"No progress is kept here ({VARIABLE}=off, or no home folder)."
     if _read(path) is None:
         return f"Not deleted: {path} cannot be read."
     try:

@@ -9,14 +9,13 @@ import signal
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
 from pathlib import Path
 
 from classroom.exercises import lessons
 from classroom.grade.gradebook import write_csv, write_page
 from classroom.grade.marking import Marked, mark
-from classroom.grade.submissions import Submission, find_submissions
-from classroom.report.options import below, new_folder
+from classroom.grade.submissions import Found, Submission, find_submissions
+from classroom.report.options import below, ensure_home, new_folder
 from helpers import startup
 from helpers.environment import ROOT
 
@@ -84,8 +83,11 @@ def run_one(submission: Submission, target: Path, options: argparse.Namespace) -
     return mark(submission, target, problem, time.perf_counter() - began)
 
 
-def grade(submissions: Sequence[Submission], folder: Path, options: argparse.Namespace) -> int:
+def grade(found: Found, folder: Path, options: argparse.Namespace) -> int:
     """Run and mark them all; the gradebook is written anew after each. Returns the exit status."""
+    for note in found.notes:
+        print(f"note: {note}", file=sys.stderr)
+    submissions = found.submissions
     os.environ["HF_HUB_OFFLINE"] = "1"
     before, warning = fingerprint(), ""
     marked: list[Marked] = []
@@ -96,7 +98,7 @@ def grade(submissions: Sequence[Submission], folder: Path, options: argparse.Nam
         if fingerprint() != before:
             warning = CHANGED
         write_csv(folder / "gradebook.csv", marked)
-        write_page(folder / "gradebook.html", marked, warning)
+        write_page(folder / "gradebook.html", marked, warning, found.notes)
         asked = len(one.marks)
         said = f"  {one.problem}" if one.problem else ""
         print(
@@ -114,12 +116,13 @@ def grade(submissions: Sequence[Submission], folder: Path, options: argparse.Nam
 def main() -> int:
     """Read the command line, mark; the exit status."""
     options = arguments().parse_args()
+    ensure_home()
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         lessons()  # read before anything of a learner's runs
-        submissions = find_submissions(options.submissions)
+        found = find_submissions(options.submissions)
         folder = new_folder(options.output, "gradebooks", "executed")
-        return grade(submissions, folder, options)
+        return grade(found, folder, options)
     except KeyboardInterrupt:
         print("stopped; what was marked so far is in the gradebook", file=sys.stderr)
         return STOPPED

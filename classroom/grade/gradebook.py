@@ -83,13 +83,16 @@ def _harmless(cell: object) -> object:
     return f"'{cell}" if isinstance(cell, str) and cell.startswith(_FORMULA) else cell
 
 
-def write_page(path: Path, marked: Sequence[Marked], warning: str = "") -> None:
+def write_page(
+    path: Path, marked: Sequence[Marked], warning: str = "", notes: Sequence[str] = ()
+) -> None:
     """The HTML gradebook.
 
     Args:
         path: where.
         marked: all notebooks.
         warning: shown at the top.
+        notes: about files that were left out.
     """
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
@@ -110,5 +113,6 @@ def write_page(path: Path, marked: Sequence[Marked], warning: str = "") -> None:
         solved=solved,
         signs=SIGNS,
         warning=warning,
+        notes=notes,
     )
     path.write_text(page, encoding="utf-8")

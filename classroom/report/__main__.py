@@ -11,8 +11,9 @@ from pathlib import Path
 
 from classroom.report.machine import machine, versions
 from classroom.report.model import Report, Run, read_report
-from classroom.report.options import below, new_folder
-from classroom.report.plan import find_lessons, parse_parameters, plan
+from classroom.report.options import below, ensure_home, new_folder
+from classroom.report.parameters import parse_parameters
+from classroom.report.plan import find_lessons, plan
 from helpers import startup
 
 TIMEOUT_SECONDS = 900.0
@@ -34,7 +35,7 @@ def arguments() -> argparse.ArgumentParser:
     parser.add_argument(
         "-p", "--parameter", action="append", default=[], metavar="NAME=VALUE", dest="parameters",
         help="set a parameter of the lessons that have it; the same NAME with several values "
-        "runs every combination; VALUE is YAML (numbers, true, [lists], else text)",
+        "runs every combination; VALUE is a number, true, [a, list] or text, like the lesson's own",
     )  # fmt: skip
     parser.add_argument(
         "--output", type=Path, metavar="DIR",
@@ -99,8 +100,7 @@ def make_report(options: argparse.Namespace) -> int:
         ParameterError: wrong usage; nothing was run.
         KeyboardInterrupt: stopped before anything ran.
     """
-    parameters = parse_parameters(options.parameters)
-    runs = plan(find_lessons(options.lessons), parameters)
+    runs, parameters = plan(find_lessons(options.lessons), parse_parameters(options.parameters))
     old = read_report(options.compare) if options.compare else None
     folder = new_folder(options.output, "reports", "lessons")
     report = Report(
@@ -126,6 +126,7 @@ def make_report(options: argparse.Namespace) -> int:
 def main() -> int:
     """Read the command line, make the report; the exit status."""
     options = arguments().parse_args()
+    ensure_home()
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         return make_report(options)

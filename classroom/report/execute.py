@@ -9,6 +9,7 @@ import multiprocessing
 import os
 import signal
 import sys
+import tempfile
 import threading
 import time
 from multiprocessing.connection import Connection
@@ -22,6 +23,7 @@ from classroom.report.plan import KERNEL
 from helpers.child import end_children, end_with_parent
 
 LOOK_SECONDS = 0.25  # how often the memory is looked at
+LONGEST_FOLDER = 60  # characters of the temporary folder's path
 SECONDS_TO_SAVE = 5  # after its kernel is gone, for papermill to write the notebook
 
 
@@ -76,7 +78,9 @@ def execute(
 
 def _context() -> Any:
     """Fresh processes; where the system allows it, from one that has imported papermill once."""
-    if "forkserver" not in multiprocessing.get_all_start_methods():
+    # The address of its socket lies in the temporary folder, and may have about 100 characters.
+    room = len(tempfile.gettempdir()) <= LONGEST_FOLDER
+    if "forkserver" not in multiprocessing.get_all_start_methods() or not room:
         return multiprocessing.get_context("spawn")
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(

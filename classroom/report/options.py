@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import atexit
+import os
+import shutil
+import tempfile
 from collections.abc import Callable
 from datetime import datetime
 from pathlib import Path
@@ -20,6 +24,16 @@ def below(most: float) -> Callable[[str], float]:
         return value
 
     return limit
+
+
+def ensure_home() -> None:
+    """Give Jupyter an empty home folder where there is none: a user that the system lacks."""
+    try:
+        Path.home()
+    except RuntimeError:
+        home = tempfile.mkdtemp(prefix="home-")
+        atexit.register(shutil.rmtree, home, ignore_errors=True)
+        os.environ["HOME"] = home
 
 
 def new_folder(asked: Path | None, kind: str, inner: str) -> Path:

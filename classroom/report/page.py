@@ -17,7 +17,7 @@ from nbformat import NotebookNode
 
 from classroom.report import compare, figures
 from classroom.report.model import REPORT_FILE, Cell, Report, Run, Value, label
-from classroom.report.plan import combinations
+from classroom.report.parameters import combinations
 
 TEMPLATES = Path(__file__).parent
 SLOWEST = 10

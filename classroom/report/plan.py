@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from classroom import course
 from classroom.report.model import Run, label
+from classroom.report.parameters import combinations, defaults, typed
 from helpers.errors import ParameterError
 
 if TYPE_CHECKING:
@@ -16,7 +17,6 @@ if TYPE_CHECKING:
 
 KERNEL = {"display_name": "Python 3 (ipykernel)", "language": "python", "name": "python3"}
 MAX_NAME_CHARACTERS = 100
-_EXPONENT = re.compile(r"[-+]?\d+(\.\d*)?[eE][-+]?\d+")  # 1e-3, which YAML 1.1 takes for text
 
 
 def find_lessons(names: list[str], lessons: list[Path] | None = None) -> list[Path]:
@@ -41,68 +41,35 @@ def find_lessons(names: list[str], lessons: list[Path] | None = None) -> list[Pa
     return list(dict.fromkeys(chosen)) or lessons
 
 
-def parse_parameters(given: list[str]) -> dict[str, list[Any]]:
-    """Values by name, from NAME=VALUE pieces; a name given twice has two values.
-
-    Values are YAML: 12, 0.5, true and [1, 2] are what they look like, all else is text.
-
-    Raises:
-        ParameterError: no NAME=VALUE, or a value that is not YAML.
-    """
-    import yaml
-    from papermill.iorw import NoDatesSafeLoader
-
-    parameters: dict[str, list[Any]] = {}
-    for piece in given:
-        name, equals, text = piece.partition("=")
-        if not (equals and name.isidentifier()):
-            raise ParameterError("-p", piece, "NAME=VALUE, with a NAME as in the lesson")
-        try:
-            value = yaml.load(text, Loader=NoDatesSafeLoader)
-        except yaml.YAMLError:
-            raise ParameterError("-p", piece, "NAME=VALUE, with a VALUE in YAML") from None
-        if isinstance(value, str) and _EXPONENT.fullmatch(value):
-            value = float(value)
-        values = parameters.setdefault(name, [])
-        if not any(type(value) is type(known) and value == known for known in values):
-            values.append(value)
-    return parameters
-
-
-def combinations(parameters: dict[str, list[Any]]) -> list[dict[str, Any]]:
-    """Every combination of the values: {"A": [1, 2]} gives [{"A": 1}, {"A": 2}]."""
-    return [
-        dict(zip(parameters, values, strict=True))
-        for values in itertools.product(*parameters.values())
-    ]
-
-
-def plan(lessons: list[Path], parameters: dict[str, list[Any]]) -> list[Run]:
+def plan(
+    lessons: list[Path], parameters: dict[str, list[str]]
+) -> tuple[list[Run], dict[str, list[Any]]]:
     """Every lesson with every combination of the parameters that it has.
 
     A parameter that some lessons have and others lack is set where it exists.
 
-    Raises:
-        ParameterError: a file that is not a notebook, or a parameter that no lesson has.
-    """
-    from papermill import inspect_notebook
+    Args:
+        lessons: their notebooks.
+        parameters: values by name, as they were typed.
 
+    Returns:
+        (the runs, the values as the lessons take them).
+
+    Raises:
+        ParameterError: a file that is not a notebook, a parameter that no lesson has, or a
+            value of another kind than the lesson's own.
+    """
+    notebooks = {path: read_lesson(path) for path in lessons}
+    known = {path: defaults(notebook) for path, notebook in notebooks.items()}
+    values = typed(parameters, known)
     runs: list[Run] = []
     taken: set[str] = set()
-    known: set[str] = set()
-    for path in lessons:
-        notebook = read_lesson(path)
-        names = set(inspect_notebook(notebook))
-        known |= names
+    for path, notebook in notebooks.items():
         title = lesson_title(notebook, path)
-        for values in combinations({k: v for k, v in parameters.items() if k in names}):
-            name = _file_name(path.stem, values, taken)
-            runs.append(Run(lesson=path.stem, title=title, values=values, name=name, source=path))
-    unknown = [name for name in parameters if name not in known]
-    if unknown:
-        allowed = f"one of {', '.join(sorted(known))}" if known else "left out: there is none here"
-        raise ParameterError("-p", unknown[0], f"a parameter of a chosen lesson: {allowed}")
-    return runs
+        for chosen in combinations({k: v for k, v in values.items() if k in known[path]}):
+            name = _file_name(path.stem, chosen, taken)
+            runs.append(Run(lesson=path.stem, title=title, values=chosen, name=name, source=path))
+    return runs, values
 
 
 def read_lesson(path: Path) -> NotebookNode:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import json
 import os
 import re
@@ -23,7 +24,8 @@ from classroom.report.__main__ import arguments, make_report
 from classroom.report.execute import execute
 from classroom.report.model import Record, Report, Run, read_report
 from classroom.report.page import index_page, record_tables
-from classroom.report.plan import combinations, find_lessons, parse_parameters, plan
+from classroom.report.parameters import combinations, parse_parameters, read_value
+from classroom.report.plan import find_lessons, plan
 from helpers.errors import ParameterError
 
 COMMAND = [sys.executable, "-m", "classroom.report"]
@@ -86,16 +88,84 @@ def a_report(*runs: Run, **changed: object) -> Report:
 # --- What is run --------------------------------------------------------------------------
 
 
-def test_values_are_typed_as_yaml() -> None:
-    given = ["A=1", "A=2", "B=0.5", "C=true", "D=course-gpt-1m", "E=[1, 2]", "F=1e-3", "G='7'"]
-    typed = {"A": [1, 2], "B": [0.5], "C": [True], "D": ["course-gpt-1m"], "E": [[1, 2]]}
-    assert parse_parameters(given) == {**typed, "F": [0.001], "G": ["7"]}
-    assert parse_parameters(["A=1", "A=1", "A=1.0", "A=true"]) == {"A": [1, 1.0, True]}
-    assert parse_parameters(["A=yes", "B=2026-01-05"]) == {"A": [True], "B": ["2026-01-05"]}
-    assert parse_parameters(["A=x=y"]) == {"A": ["x=y"]}
+TEXTS = [
+    "Learning C # is", "Question: who?", "No", "12:30", "2024", "# Title", "1e-3", "null", "~",
+    "[a, b]", "{a: b}", "'quoted'", '"quoted"', "- item", "a=b", " blanks ", "*", "&x", "!x", "%d",
+    "@", "`", "true", "2026-01-05", "", "日本 👍", "C:\\new", "two\nlines",
+]  # fmt: skip
 
 
-@pytest.mark.parametrize("wrong", ["SEED", "=1", "two words=1", "A=[1,", "A={"])
+@pytest.mark.parametrize("text", TEXTS)
+def test_text_stays_as_it_was_typed(tmp_path: Path, text: str) -> None:
+    """As far as into the run notebook's cell, as papermill writes it."""
+    from papermill.translators import PythonTranslator
+
+    lesson = write_lesson(tmp_path, "10_x", parameters="PROMPT = 'a'  # what is written")
+    runs, values = plan([lesson], parse_parameters([f"PROMPT={text}"]))
+    assert values == {"PROMPT": [text]} and runs[0].values == {"PROMPT": text}
+    cell = PythonTranslator.codify(runs[0].values)
+    assert ast.literal_eval(cell.partition("PROMPT = ")[2]) == text
+
+
+@pytest.mark.parametrize(
+    ("text", "default", "value"),
+    [
+        ("1", 5, 1),
+        ("-3", 5, -3),
+        ("0.5", 5, 0.5),
+        ("1e-3", 0.1, 0.001),
+        ("2", 0.1, 2),
+        ("true", False, True),
+        ("No", True, False),
+        ("[a, b]", ["x"], ["a", "b"]),
+        ("[No, 12:30, 2024]", ["x"], ["No", "12:30", "2024"]),
+        ("[1, 2.5]", (3, 4), [1, 2.5]),
+        ("[]", ["x"], []),
+        ("[1, a]", None, [1, "a"]),
+        ("text", None, "text"),
+    ],
+)
+def test_a_value_has_the_kind_of_the_lessons_own(text: str, default: object, value: object) -> None:
+    read = read_value("A", text, default)
+    assert repr(read) == repr(value)
+
+
+@pytest.mark.parametrize(
+    ("text", "default", "allowed"),
+    [
+        ("many", 5, "a number"),
+        ("", 5, "a number"),
+        ("12:30", 5, "a number"),
+        ("nan", 5, "a number"),
+        ("inf", 0.5, "a number"),
+        ("true", 5, "a number"),
+        ("maybe", True, "true or false"),
+        ("1", True, "true or false"),
+        ("gpt2", ["x"], "a list"),
+        ("[a, [b]]", ["x"], "a list"),
+        ("[a", ["x"], "a list"),
+        ("{a: 1}", ["x"], "a list"),
+        ("[1, many]", [3], "a number"),
+        ("[1,", None, "a number, a list such as"),
+    ],
+)
+def test_another_kind_is_refused_by_name(text: str, default: object, allowed: str) -> None:
+    with pytest.raises(ParameterError, match=f"SIZE=.* SIZE must be {allowed}"):
+        read_value("SIZE", text, default)
+
+
+def test_one_name_for_two_kinds_is_refused(tmp_path: Path) -> None:
+    first = write_lesson(tmp_path, "10_x", parameters="A = 'text'")
+    second = write_lesson(tmp_path, "11_y", parameters="A = 3")
+    with pytest.raises(ParameterError, match="one lesson at a time"):
+        plan([first, second], {"A": ["3"]})
+
+
+def test_values_come_by_name_and_in_order() -> None:
+    assert parse_parameters(["A=x=y", "B=1", "A="]) == {"A": ["x=y", ""], "B": ["1"]}
+
+
+@pytest.mark.parametrize("wrong", ["SEED", "=1", "two words=1"])
 def test_a_piece_that_sets_nothing_is_refused(wrong: str) -> None:
     with pytest.raises(ParameterError, match="NAME=VALUE"):
         parse_parameters([wrong])
@@ -120,7 +190,9 @@ def test_lessons_by_number_name_and_path(lessons: dict[str, Path], tmp_path: Pat
 
 
 def test_a_parameter_is_set_where_it_exists(lessons: dict[str, Path]) -> None:
-    runs = plan([lessons["good"], lessons["quick"]], {"WORD": ["a", "a/b"], "N": [1]})
+    asked = {"WORD": ["a", "a/b", "a"], "N": ["1", "1"]}
+    runs, values = plan([lessons["good"], lessons["quick"]], asked)
+    assert values == {"WORD": ["a", "a/b"], "N": [1]}
     assert [(r.lesson, r.values) for r in runs] == [
         ("10_good", {"WORD": "a", "N": 1}),
         ("10_good", {"WORD": "a/b", "N": 1}),
@@ -131,7 +203,7 @@ def test_a_parameter_is_set_where_it_exists(lessons: dict[str, Path]) -> None:
         "10_good--WORD-a-b-N-1",
         "11_quick",
     ]
-    same = plan([lessons["good"]], {"WORD": ["a b", "a/b"]})
+    same, _ = plan([lessons["good"]], {"WORD": ["a b", "a/b"]})
     assert len({run.name for run in same}) == 2, "each run has a file of its own"
 
 
@@ -311,6 +383,24 @@ def test_ending_it_in_the_middle_keeps_what_is_there(
     assert "stopped by hand" in index and "14_hangs (defaults): stopped while it ran" in index
     assert "12_raises (defaults)" in index
     assert (folder / "lessons" / "11_quick.html").is_file()
+
+
+@pytest.mark.slow
+def test_a_long_temporary_folder_and_no_home_stop_nothing(
+    lessons: dict[str, Path], tmp_path: Path, nobody: dict[str, str]
+) -> None:
+    """Sockets have addresses of about 100 characters, and Jupyter asks for a home."""
+    temporary = tmp_path / "t"
+    while len(str(temporary)) < 100:
+        temporary /= "a folder"
+    temporary.mkdir(parents=True)
+    output = tmp_path / "report"
+    done = subprocess.run(
+        [*COMMAND, str(lessons["quick"]), "--output", str(output)],
+        env=nobody | {"TMPDIR": str(temporary)}, capture_output=True, text=True, timeout=LIMIT,
+    )  # fmt: skip
+    assert (done.returncode, done.stderr) == (0, ""), done.stdout + done.stderr
+    assert not list(temporary.glob("home-*")), "it is put away"
 
 
 # --- Comparing and showing ----------------------------------------------------------------

@@ -185,3 +185,21 @@ def test_the_default_place_is_in_the_users_folder(monkeypatch: pytest.MonkeyPatc
     place = store.location()
     assert place is not None and place.name == "progress.json" and "llm-basics" in place.parts
     assert Path.home() in place.parents
+
+
+def test_without_a_home_folder_progress_stays_in_memory(
+    nobody: dict[str, str], tmp_path: Path
+) -> None:
+    code = (
+        "import classroom; from classroom.exercises import lesson_00\n"
+        "for _ in range(2): lesson_00.questions[0].check(1e9)\n"
+        "print(classroom.progress()); classroom.forget_progress()"
+    )
+    nobody.pop("LLM_BASICS_PROGRESS")
+    ran = subprocess.run(
+        [sys.executable, "-c", code], env=nobody, cwd=tmp_path, capture_output=True, text=True
+    )
+    assert ran.returncode == 0, ran.stderr
+    assert ran.stdout.count("Your progress is not kept: no home folder is known.") == 1
+    assert ran.stdout.count("✗ Question 1") == 2 and "exercises 0 of 3" in ran.stdout
+    assert [path.name for path in tmp_path.iterdir()] == ["patched"], "no folder called ~"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import os
 import re
 import subprocess
 import sys
@@ -12,6 +13,7 @@ import nbformat
 import pytest
 from nbformat.v4 import new_code_cell, new_notebook
 
+from classroom import course
 from classroom.exercises import ANSWER_TYPE, Verdict, lessons
 from classroom.grade.gradebook import rows, write_csv, write_page
 from classroom.grade.marking import Mark, Marked
@@ -135,33 +137,118 @@ def test_the_page_shows_it_all(graded) -> None:
 # --- which notebooks
 
 
+def told(*given: Path) -> tuple[dict[tuple[str, str], Path], list[str]]:
+    """(learner, lesson) → notebook, and what the instructor is told."""
+    found = find_submissions([str(path) for path in given])
+    return {(s.learner, s.lesson): s.path for s in found.submissions}, found.notes
+
+
 def test_learner_and_lesson_are_told_by_names(tmp_path: Path) -> None:
     hand_in(tmp_path, "ann", [], "01_tokenization")
     hand_in(tmp_path, "ann", [], "00_start_here")
-    hand_in(tmp_path, "all", [], "ben_01_tokenization (2)")
-    hand_in(tmp_path / "ann", ".ipynb_checkpoints", [], "01_tokenization-checkpoint")
-    found = [(s.learner, s.lesson) for s in find_submissions([str(tmp_path)])]
-    assert found == [("ann", "00"), ("ann", "01"), ("ben", "01")]
+    hand_in(tmp_path, "all", [], "ben_01_tokenization")
+    hand_in(tmp_path, "all", [], "01_tokenization_copyright")
+    found, notes = told(tmp_path)
+    assert list(found) == [("ann", "00"), ("ann", "01"), ("ben", "01"), ("copyright", "01")]
+    assert notes == []
+
+
+def test_hidden_and_system_files_are_nobodys(tmp_path: Path) -> None:
+    good = hand_in(tmp_path, "anna", [], "01_tokenization")
+    (tmp_path / "anna" / "._01_tokenization.ipynb").write_bytes(b"\x00\x05\x16\x07")
+    for folder in (
+        "__MACOSX/anna", "anna/.ipynb_checkpoints", ".Trash-0/files", "$RECYCLE.BIN", ".git",
+        "System Volume Information", "anna/__pycache__",
+    ):  # fmt: skip
+        hand_in(tmp_path, folder, [], "01_tokenization")
+    (tmp_path / "ben" / "01_tokenization.ipynb").mkdir(parents=True)
+    assert told(tmp_path) == ({("anna", "01"): good}, [])
+    hidden = tmp_path / ".class"  # one that is named is meant
+    assert list(told(hand_in(hidden, "carl", [], "00_start_here").parent)[0]) == [("carl", "00")]
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "01_tokenization-Copy1", "01_tokenization-Copy1-Copy2", "01_tokenization (2)",
+        "01_tokenization(1)", "01_tokenization copy", "01_tokenization copy 3",
+        "01_tokenization - Copy", "01_tokenization - Copy (2)", "Copy of 01_tokenization",
+        "Copy_of_01_tokenization",
+    ],
+)  # fmt: skip
+def test_a_copy_is_no_other_learner(tmp_path: Path, name: str) -> None:
+    """Alone it is marked, beside the original it is left out, however new it is."""
+    copy = hand_in(tmp_path, "ann", [], name)
+    found, notes = told(tmp_path)
+    assert found == {("ann", "01"): copy}
+    assert len(notes) == 1 and "only a copy is there" in notes[0] and str(copy) in notes[0]
+    original = hand_in(tmp_path, "ann", [])
+    os.utime(original, (1, 1))
+    found, notes = told(tmp_path)
+    assert found == {("ann", "01"): original}
+    assert len(notes) == 1 and f"not {copy} (the other one is a copy)" in notes[0]
+    named = hand_in(tmp_path, "all", [], name.replace("01_tokenization", "eve_01_tokenization"))
+    assert told(named)[0] == {("eve", "01"): named}
+
+
+def test_of_two_candidates_the_newer_is_marked_and_it_is_said(tmp_path: Path) -> None:
+    first = hand_in(tmp_path, "one", [], "ann_01_tokenization")
+    second = hand_in(tmp_path, "two", [], "ann_01_tokenization")
+    other = hand_in(tmp_path, "two", [], "ben_01_tokenization")
+    os.utime(first, (2000, 2000))
+    os.utime(second, (1000, 1000))
+    found, notes = told(second, other, first)
+    assert found == {("ann", "01"): first, ("ben", "01"): other}
+    assert notes == [f"ann, lesson 01: {first} is marked, not {second} (it was changed last)"]
+    os.utime(second, (2000, 2000))
+    found, notes = told(second, first, first)
+    assert found == {("ann", "01"): first} and len(notes) == 1 and "equally old" in notes[0]
+
+
+def test_two_folders_of_one_name_may_be_two_people(tmp_path: Path) -> None:
+    for group in ("monday", "friday"):
+        hand_in(tmp_path / group, "alex", [], "00_start_here")
+    hand_in(tmp_path / "friday", "alex", [])
+    found, notes = told(tmp_path)
+    assert list(found) == [("friday/alex", "00"), ("friday/alex", "01"), ("monday/alex", "00")]
+    assert notes == [
+        "several folders are called alex: marked apart, as friday/alex and monday/alex"
+    ]
+
+
+def test_what_is_no_submission_is_said_and_stops_nobody(tmp_path: Path) -> None:
+    good = hand_in(tmp_path, "ann", [])
+    stray = hand_in(tmp_path, "bo", [], "my_homework")
+    (tmp_path / "zoe").mkdir()
+    (tmp_path / "READ ME.txt").write_text("x")
+    found, notes = told(*sorted(tmp_path.iterdir()))
+    assert found == {("ann", "01"): good}
+    assert notes == [
+        f"{tmp_path / 'READ ME.txt'}: left out, it is no notebook",
+        f"{tmp_path / 'zoe'}: no notebook in it",
+        f"{stray}: left out, its name holds no lesson's "
+        f"({', '.join(one.file for one in course.written())})",
+    ]
+
+
+def test_a_learners_name_is_the_same_however_a_system_spells_it(tmp_path: Path) -> None:
+    hand_in(tmp_path, "a", [], "Zoe\u0308_00_start_here")  # as macOS stores it
+    hand_in(tmp_path, "a", [], "Zo\u00eb_01_tokenization")
+    assert {learner for learner, _ in told(tmp_path)[0]} == {"Zo\u00eb"}
 
 
 @pytest.mark.parametrize(
     ("make", "words"),
     [
         (lambda p: p / "nothing", "a notebook, or a folder with notebooks"),
-        (lambda p: p, "a notebook, or a folder with notebooks"),
-        (lambda p: hand_in(p, "ann", [], "my_homework"), "named like a lesson"),
+        (lambda p: p, "a notebook named like a lesson"),
+        (lambda p: hand_in(p, "ann", [], "my_homework"), "01_tokenization"),
+        (lambda p: hand_in(p, ".hidden", [], "._01_tokenization"), "named like a lesson"),
     ],
 )
-def test_what_is_no_submission_is_said(tmp_path: Path, make, words: str) -> None:
+def test_nothing_to_mark_is_said(tmp_path: Path, make, words: str) -> None:
     with pytest.raises(ParameterError, match=words):
         find_submissions([str(make(tmp_path))])
-
-
-def test_the_same_lesson_twice_is_said(tmp_path: Path) -> None:
-    first = hand_in(tmp_path, "one", [], "ann_01_tokenization")
-    second = hand_in(tmp_path, "two", [], "ann_01_tokenization")
-    with pytest.raises(ParameterError, match="the only lesson 01 of 'ann'"):
-        find_submissions([str(first), str(second)])
 
 
 def test_wrong_usage_is_one_line(tmp_path: Path) -> None:
@@ -192,9 +279,10 @@ def test_several_lessons_of_a_learner_share_a_row(tmp_path: Path) -> None:
 
 def test_names_are_data_and_never_markup_or_formulas(tmp_path: Path) -> None:
     book = [marked("<script>alert(1)</script>", "00", "right"), marked("=1+1", "00", "right", "@x")]
-    write_page(tmp_path / "b.html", book, warning="take <care>")
+    write_page(tmp_path / "b.html", book, "take <care>", ["a <note>"])
     page = (tmp_path / "b.html").read_text(encoding="utf-8")
     assert "<script>" not in page and "<b>words</b>" not in page and "take &lt;care&gt;" in page
+    assert "<li>a &lt;note&gt;</li>" in page
     write_csv(tmp_path / "b.csv", book)
     assert "'=1+1" in (tmp_path / "b.csv").read_text()
 
