@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import ipaddress
 import os
-import warnings
 from pathlib import Path
 from urllib.parse import urlsplit
+
+from helpers.errors import warn
 
 ROOT = Path(__file__).resolve().parent.parent
 DEFAULT_MODEL = "course-gpt-4m"
@@ -30,10 +31,9 @@ def load_environment(root: Path = ROOT) -> None:
     old = os.environ.get("TRANSFORMERS_CACHE")
     if old and "HF_HOME" not in os.environ:
         os.environ["HF_HOME"] = old
-        warnings.warn(
+        warn(
             f"TRANSFORMERS_CACHE is the older name of this setting; HF_HOME={old} is used "
-            "instead. Set HF_HOME (downloads then lie in its folder hub/).",
-            stacklevel=2,
+            "instead. Set HF_HOME (downloads then lie in its folder hub/)."
         )
 
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import sys
+import warnings
+
 TROUBLESHOOTING = "docs/troubleshooting.md"
 
 
@@ -12,6 +15,30 @@ def see(section: str) -> str:
         section: an anchor of that document.
     """
     return f"See {TROUBLESHOOTING}#{section}"
+
+
+def warn(message: str) -> None:
+    """A RuntimeWarning at the line that called into this package, however deep it arose.
+
+    A fixed `stacklevel` would count frames, and a comprehension has one of its own only
+    before Python 3.12.
+    """
+    frame = sys._getframe(1)
+    while frame.f_back is not None and _ours(frame.f_globals):
+        frame = frame.f_back
+    warnings.warn_explicit(
+        message,
+        RuntimeWarning,
+        frame.f_code.co_filename,
+        frame.f_lineno,
+        module=frame.f_globals.get("__name__", "__main__"),
+        registry=frame.f_globals.setdefault("__warningregistry__", {}),
+    )
+
+
+def _ours(names: dict[str, object]) -> bool:
+    """Whether a frame's global names are those of this package, or of the import system."""
+    return str(names.get("__name__")).partition(".")[0] in (__name__.partition(".")[0], "importlib")
 
 
 class ParameterError(ValueError):
@@ -58,3 +85,21 @@ class HubUnreachableError(OSError):
 
 class OutOfMemoryError(RuntimeError):
     """Not even the shortest retry fits in memory."""
+
+
+_NO_MEMORY = ("out of memory", "can't allocate memory", "cannot allocate memory", "bad_alloc")
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether an error means that memory ran out; a CPU says it in other words than a GPU."""
+    message = str(error).lower()
+    return isinstance(error, MemoryError) or any(words in message for words in _NO_MEMORY)
+
+
+def out_of_memory(error: BaseException) -> OutOfMemoryError:
+    """The same failure in words that say what to do."""
+    cause = (str(error).splitlines() or [type(error).__name__])[0][:120]
+    return OutOfMemoryError(
+        f"this does not fit in memory ({cause}). Use fewer or shorter prompts, fewer new "
+        f"tokens, a smaller model, or close what else uses memory. {see('memory')}"
+    )

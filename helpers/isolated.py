@@ -179,8 +179,7 @@ def _main() -> None:
 
 def _kind(error: BaseException) -> str:
     """Whether memory ran out, by the error's type or words."""
-    from helpers.errors import OutOfMemoryError
-    from helpers.generator import is_out_of_memory
+    from helpers.errors import OutOfMemoryError, is_out_of_memory
 
     no_memory = isinstance(error, OutOfMemoryError) or is_out_of_memory(error)
     no_stack = "can't start new thread" in str(error)  # a thread's stack is memory too

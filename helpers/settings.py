@@ -8,13 +8,13 @@ to the logits stands in `helpers.sampling`.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from operator import getitem
-from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
+from typing import Annotated, Any, NamedTuple
 
 from annotated_types import Ge, Gt, Le
 from pydantic import (
     BaseModel,
+    BeforeValidator,
     ConfigDict,
     Field,
     ValidationError,
@@ -25,14 +25,29 @@ from pydantic import (
 from pydantic.fields import FieldInfo
 
 from helpers.errors import ParameterError, PromptTooLongError
-
-if TYPE_CHECKING:
-    from transformers import LogitsProcessorList
+from helpers.fields import (
+    BIAS_SCHEMA,
+    LARGEST_BIAS,
+    MAX_BIASES,
+    MAX_STOP_CHARACTERS,
+    MAX_STOP_STRINGS,
+    PROMPT,
+    STOP_SCHEMA,
+    Allowed,
+    OpenAI,
+    number,
+    stop_strings,
+    token_biases,
+)
+from helpers.fields import (
+    MAX_PROMPT_CHARACTERS as MAX_PROMPT_CHARACTERS,
+)
+from helpers.fields import (
+    check_prompt as check_prompt,
+)
 
 DEFAULT_NEW_TOKENS = 40
 LEAST_TEMPERATURE = 1e-5  # anything lower is greedy; logits divided by it would overflow
-MAX_PROMPT_CHARACTERS = 50_000
-MAX_STOP_STRINGS, MAX_STOP_CHARACTERS = 4, 100
 
 
 class Range(NamedTuple):
@@ -42,38 +57,6 @@ class Range(NamedTuple):
     maximum: float
     default: float | None
     meaning: str
-
-
-@dataclass(frozen=True)
-class Allowed:
-    """Marks a field that is no number: what it may be, in words."""
-
-    words: str
-
-
-@dataclass(frozen=True)
-class OpenAI:
-    """Marks a field that OpenAI's API calls or sets otherwise. (Lesson 06.)
-
-    Attributes:
-        name: the name there; "" where the API has nothing of the kind and takes nothing.
-        default: the default there; None is the field's own.
-        extra: whether OpenAI's own service lacks it: clients pass it in `extra_body`.
-    """
-
-    name: str
-    default: Any = None
-    extra: bool = False
-
-
-_STRING = {"type": "string", "minLength": 1, "maxLength": MAX_STOP_CHARACTERS}
-STOP_SCHEMA = {
-    "anyOf": [
-        _STRING,
-        {"type": "array", "items": _STRING, "maxItems": MAX_STOP_STRINGS},
-        {"type": "null"},
-    ]
-}
 
 
 class GenerationSettings(BaseModel):
@@ -110,6 +93,15 @@ class GenerationSettings(BaseModel):
     no_repeat_ngram_size: Annotated[int, OpenAI("no_repeat_ngram_size", extra=True)] = Field(
         0, ge=0, le=10, description="No run of this many tokens may come twice; 0 is off."
     )
+    logit_bias: Annotated[
+        dict[int, float],
+        Allowed(
+            f"at most {MAX_BIASES} token ids, each with a number from {-LARGEST_BIAS} to"
+            f" {LARGEST_BIAS}"
+        ),
+        BeforeValidator(token_biases),
+        WithJsonSchema(BIAS_SCHEMA),
+    ] = Field({}, description="Token id → number added to its logit; -100 rules it out.")
     num_return_sequences: Annotated[int, OpenAI("n")] = Field(
         1, ge=1, le=16, description="How many texts to write for the prompt."
     )
@@ -117,6 +109,7 @@ class GenerationSettings(BaseModel):
         tuple[str, ...],
         Allowed(f"at most {MAX_STOP_STRINGS} strings of 1 to {MAX_STOP_CHARACTERS} characters"
                 " (or one string)"),
+        BeforeValidator(stop_strings),
         WithJsonSchema(STOP_SCHEMA),
     ] = Field((), description="The text ends before any of these strings.")  # fmt: skip
     seed: int | None = Field(
@@ -132,25 +125,7 @@ class GenerationSettings(BaseModel):
     @field_validator("*", mode="before")
     @classmethod
     def _numbers_are_numbers(cls, value: object, info: Any) -> object:
-        """True is not 1 and "0.7" is not 0.7: guessing what was meant hides mistakes."""
-        annotation = str(cls.model_fields[info.field_name].annotation)
-        if isinstance(value, bool | str | bytes) and ("int" in annotation or "float" in annotation):
-            raise ValueError(f"{type(value).__name__} given for a number")
-        return value
-
-    @field_validator("stop", mode="before")
-    @classmethod
-    def _stop_strings(cls, stop: object) -> object:
-        if stop is None:
-            return ()
-        strings = (stop,) if isinstance(stop, str) else stop
-        if not isinstance(strings, list | tuple) or not all(isinstance(s, str) for s in strings):
-            raise ValueError("not strings")
-        if len(strings) > MAX_STOP_STRINGS:
-            raise ValueError("too many")
-        if any(not 0 < len(s) <= MAX_STOP_CHARACTERS for s in strings):
-            raise ValueError("empty or too long")
-        return tuple(strings)
+        return number(value) if _is_number(cls.model_fields[info.field_name]) else value
 
     @model_validator(mode="after")
     def _fit_together(self) -> GenerationSettings:
@@ -204,88 +179,41 @@ class GenerationSettings(BaseModel):
             )
         return self.max_new_tokens
 
-    def logits_processors(self) -> LogitsProcessorList:
-        """What these settings do to the logits, as transformers' own processors, in its order.
+    def check_tokens(self, vocabulary: int) -> None:
+        """Refuse token ids that a model does not have.
 
-        Each takes (ids of shape (rows, tokens), logits of shape (rows, vocabulary)) and
-        returns changed logits; a processor that changes nothing is left out.
+        Args:
+            vocabulary: how many it has.
+
+        Raises:
+            ParameterError: a larger one in `logit_bias`.
         """
-        from transformers import (
-            LogitsProcessorList,
-            NoRepeatNGramLogitsProcessor,
-            RepetitionPenaltyLogitsProcessor,
-            TemperatureLogitsWarper,
-            TopKLogitsWarper,
-            TopPLogitsWarper,
-        )
-
-        processors = LogitsProcessorList()
-        if self.repetition_penalty != 1.0:
-            processors.append(RepetitionPenaltyLogitsProcessor(self.repetition_penalty))
-        if self.no_repeat_ngram_size:
-            processors.append(NoRepeatNGramLogitsProcessor(self.no_repeat_ngram_size))
-        if self.greedy:
-            processors.append(TopKLogitsWarper(1))
-            return processors
-        if self.temperature != 1.0:
-            processors.append(TemperatureLogitsWarper(self.temperature))
-        if self.top_k:
-            processors.append(TopKLogitsWarper(self.top_k))
-        if self.top_p < 1.0:
-            processors.append(TopPLogitsWarper(self.top_p))
-        return processors
-
-    def generate_arguments(self) -> dict[str, Any]:
-        """The same settings as keyword arguments of transformers' `generate`."""
-        arguments: dict[str, Any] = {
-            "do_sample": not self.greedy,
-            "repetition_penalty": self.repetition_penalty,
-            "no_repeat_ngram_size": self.no_repeat_ngram_size,
-            "num_return_sequences": self.num_return_sequences,
-        }
-        if not self.greedy:  # generate warns about a temperature that it will not use
-            arguments |= {
-                "temperature": self.temperature,
-                "top_k": self.top_k,
-                "top_p": self.top_p,
-            }
-        return arguments
+        largest = max(self.logit_bias, default=0)
+        if largest >= vocabulary:
+            raise ParameterError(
+                "logit_bias", largest, f"of token ids from 0 to {vocabulary - 1} of this model"
+            )
 
 
-def check_prompt(prompt: object) -> str:
-    """The prompt itself, if a tokenizer can read it.
-
-    Raises:
-        ParameterError: no text, blank, too long, or with characters that are no text.
-    """
-    if not isinstance(prompt, str) or not (
-        prompt.strip()
-        and len(prompt) <= MAX_PROMPT_CHARACTERS
-        and "\x00" not in prompt
-        and _is_utf8(prompt)
-    ):
-        raise ParameterError("prompt", prompt, allowed("prompt"))
-    return prompt
+def _is_number(field: FieldInfo) -> bool:
+    """Whether a field holds a number, or None."""
+    return field.annotation in (int, float, int | None)
 
 
-def _is_utf8(text: str) -> bool:
-    """Whether it can be encoded: half a surrogate pair cannot."""
-    try:
-        text.encode("utf-8")
-    except UnicodeEncodeError:
-        return False
-    return True
+def _mark(field: FieldInfo, kind: type[Any]) -> Any:
+    """What a field is marked with, None where it has no such mark."""
+    return next((m for m in field.metadata if isinstance(m, kind)), None)
 
 
 def parameter_ranges() -> dict[str, Range]:
     """Name → smallest, largest, default value and meaning of every numeric parameter."""
     ranges = {}
     for name, field in GenerationSettings.model_fields.items():
-        low: Any = next((b.ge if isinstance(b, Ge) else b.gt for b in field.metadata
-                         if isinstance(b, Ge | Gt)), None)  # fmt: skip
-        high: Any = next((b.le for b in field.metadata if isinstance(b, Le)), None)
-        if low is not None and high is not None:
-            ranges[name] = Range(low, high, field.default, field.description or "")
+        low: Any = _mark(field, Ge) or _mark(field, Gt)
+        high: Any = _mark(field, Le)
+        if low and high:
+            least: Any = low.ge if isinstance(low, Ge) else low.gt
+            ranges[name] = Range(least, high.le, field.default, field.description or "")
     return ranges
 
 
@@ -293,7 +221,7 @@ def openai_names() -> dict[str, str]:
     """Name in OpenAI's API → name of the field, of every parameter that can be passed there."""
     names = {}
     for name, field in GenerationSettings.model_fields.items():
-        marker = next((m for m in field.metadata if isinstance(m, OpenAI)), OpenAI(name))
+        marker = _mark(field, OpenAI) or OpenAI(name)
         if marker.name:
             names[marker.name] = name
     return names
@@ -308,10 +236,11 @@ def openai_fields() -> dict[str, tuple[Any, FieldInfo]]:
     fields: dict[str, tuple[Any, FieldInfo]] = {}
     for theirs, ours in openai_names().items():
         field = GenerationSettings.model_fields[ours]
-        marker = next((m for m in field.metadata if isinstance(m, OpenAI)), OpenAI(ours))
+        marker = _mark(field, OpenAI) or OpenAI(ours)
         default = field.default if marker.default is None else marker.default
         description = f"Beyond OpenAI's: {field.description}" if marker.extra else field.description
         kept = [m for m in field.metadata if not isinstance(m, OpenAI)]
+        kept += [BeforeValidator(number)] if _is_number(field) else []
         kind: Any = getitem(Annotated, (field.annotation, *kept)) if kept else field.annotation
         fields[theirs] = (kind | None, Field(default, description=description))
     return fields
@@ -349,18 +278,15 @@ def allowed(name: str, model: type[BaseModel] = GenerationSettings) -> str:
         model: whose parameters are known.
     """
     if name == "prompt":
-        return (
-            f"text of 1 to {MAX_PROMPT_CHARACTERS} characters, not blank, without null characters"
-        )
+        return PROMPT
     if name not in GenerationSettings.model_fields:
         return f"one of the known parameters: {', '.join(model.model_fields)}"
     field = GenerationSettings.model_fields[name]
-    words = next((m.words for m in field.metadata if isinstance(m, Allowed)), None)
-    if words is not None:
-        return words
+    if words := _mark(field, Allowed):
+        return str(words.words)
     found = parameter_ranges()[name]
     whole = "int" in str(field.annotation)
-    above = "above" if any(isinstance(b, Gt) for b in field.metadata) else "from"
+    above = "above" if _mark(field, Gt) else "from"
     return f"a {'whole ' if whole else ''}number {above} {found.minimum} to {found.maximum}"
 
 

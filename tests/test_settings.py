@@ -13,6 +13,7 @@ from pydantic import ValidationError, create_model
 
 from helpers.errors import ParameterError, PromptTooLongError
 from helpers.generator import TextGenerator, load
+from helpers.sampling import generate_arguments, processors
 from helpers.settings import (
     DEFAULT_NEW_TOKENS,
     MAX_PROMPT_CHARACTERS,
@@ -158,13 +159,14 @@ def test_openai_fields_have_our_ranges_and_their_defaults() -> None:
     model = create_model("Request", **openai_fields())  # type: ignore[call-overload]
     defaults = {"max_tokens": 16, "temperature": 1.0, "top_k": 0, "top_p": 1.0, "n": 1}
     assert defaults.items() <= model().model_dump().items()
+    assert model(stop="x").stop == ("x",) and model(logit_bias={"5": 1}).logit_bias == {5: 1.0}
     for theirs, ours in openai_names().items():
-        assert getattr(model(**{theirs: None}), theirs) is None, "null is allowed"
+        assert not getattr(model(**{theirs: None}), theirs), "null is allowed"
         if ours in BOUNDS:
             low, high, below, above = BOUNDS[ours]
             for good in (low, high):
                 assert getattr(model(**{theirs: good}), theirs) == good
-            for bad in (below, above):
+            for bad in (below, above, True, str(low)):
                 with pytest.raises(ValidationError):
                     model(**{theirs: bad})
     properties = model.model_json_schema()["properties"]
@@ -186,6 +188,20 @@ def test_from_openai() -> None:
         with pytest.raises(ParameterError, match=f"^{name}={value} is not") as caught:
             from_openai({name: value})
         assert caught.value.parameter == name
+
+
+def test_logit_bias() -> None:
+    assert settings().logit_bias == settings(logit_bias=None).logit_bias == {}
+    given = settings(logit_bias={"7": -100, 8: 100.0, np.int64(9): np.float32(0.5)}).logit_bias
+    assert given == {7: -100.0, 8: 100.0, 9: 0.5}
+    assert settings(logit_bias=dict.fromkeys(range(300), 1))
+    for bad in ({-1: 1}, {1: 100.1}, {1: -100.1}, {1: math.nan}, {1: True}, {1: "1"}, {True: 1},
+                {"a": 1}, {"": 1}, {"-1": 1}, {"²": 1}, {1.5: 1}, [1], 7, "x",
+                dict.fromkeys(range(301), 1)):  # fmt: skip
+        assert "300 token ids" in refused(logit_bias=bad).allowed
+    settings(logit_bias={99: 1}).check_tokens(100)
+    with pytest.raises(ParameterError, match="logit_bias=100 .*from 0 to 99"):
+        settings(logit_bias={100: 1}).check_tokens(100)
 
 
 def test_settings_do_not_change() -> None:
@@ -242,6 +258,7 @@ COMBINATIONS: list[dict[str, Any]] = [
     {"temperature": 1.3, "top_k": 40, "top_p": 0.7, "repetition_penalty": 0.7,
      "no_repeat_ngram_size": 2},
     {"temperature": 0, "repetition_penalty": 1.5},
+    {"top_k": 0, "logit_bias": {5: 4, 300: -100}, "repetition_penalty": 1.3},
 ]  # fmt: skip
 
 
@@ -253,16 +270,23 @@ def test_processors_do_what_generate_does(
     prompt = "the data and the model and the data and the"
     chosen = GenerationSettings(**parameters)
     ids = torch.tensor([generator.encode(prompt)])
+    arguments: dict[str, Any] = {"do_sample": not chosen.greedy}
+    for name in ("repetition_penalty", "no_repeat_ngram_size"):
+        arguments[name] = getattr(chosen, name)
+    if not chosen.greedy:
+        arguments |= {n: getattr(chosen, n) for n in ("temperature", "top_k", "top_p")}
+    if chosen.logit_bias:
+        arguments["sequence_bias"] = {(t,): bias for t, bias in chosen.logit_bias.items()}
     theirs = generator.model.generate(
         ids,
         attention_mask=torch.ones_like(ids),
         max_new_tokens=1,
         output_scores=True,
         return_dict_in_generate=True,
-        **chosen.generate_arguments(),
+        **arguments,
     )
     logits = generator.next_token_logits(prompt)[None]
-    ours = chosen.logits_processors()(ids, logits.clone())
+    ours = processors(chosen)(ids, logits.clone())
     expected, found = torch.softmax(theirs.scores[0], -1), torch.softmax(ours, -1)
     if chosen.greedy:  # generate leaves the scores whole and takes the largest
         assert found.max() == 1.0
@@ -277,12 +301,8 @@ def test_processors_do_what_generate_does(
 
 def test_greedy_arguments_hold_nothing_that_generate_warns_about() -> None:
     greedy, sampled = settings(temperature=0), settings(temperature=0.5, top_k=7, top_p=0.4)
-    assert greedy.generate_arguments() == {
-        "do_sample": False,
-        "repetition_penalty": 1.0,
-        "no_repeat_ngram_size": 0,
-        "num_return_sequences": 1,
-    }
-    arguments = sampled.generate_arguments()
-    assert arguments["do_sample"] is True
+    assert generate_arguments(greedy) == {"do_sample": False, "num_return_sequences": 1}
+    arguments = generate_arguments(sampled)
+    assert arguments["do_sample"] is True and "logits_processor" not in arguments
     assert [arguments[n] for n in ("temperature", "top_k", "top_p")] == [0.5, 7, 0.4]
+    assert len(generate_arguments(settings(repetition_penalty=1.1))["logits_processor"]) == 1

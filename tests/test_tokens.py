@@ -1,9 +1,8 @@
-"""Tokens made visible, and the decoder that never cuts a character in half."""
+"""Tokens made visible."""
 
 from __future__ import annotations
 
 import html
-import random
 import re
 
 import pytest
@@ -11,7 +10,6 @@ from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
 from helpers.models import locate
 from helpers.tokens import (
-    PieceDecoder,
     merges,
     strip_html,
     token_bytes,
@@ -35,14 +33,6 @@ ODD = ["😀", "é", "漢", "a", " ", "\n", "👩‍👩‍👧", "ü", "word ",
 @pytest.fixture(scope="module")
 def tokenizer() -> PreTrainedTokenizerBase:
     return AutoTokenizer.from_pretrained(locate("course-gpt-1m"))
-
-
-def decoded(tokenizer: PreTrainedTokenizerBase, ids: list[int]) -> str:
-    return str(tokenizer.decode(ids, skip_special_tokens=True, clean_up_tokenization_spaces=False))
-
-
-def pieces_of(decoder: PieceDecoder, ids: list[int]) -> list[str]:
-    return [*map(decoder.push, ids), decoder.finish()]
 
 
 @pytest.mark.parametrize("text", TEXTS)
@@ -113,84 +103,3 @@ def test_merges_rebuild_a_word(tokenizer: PreTrainedTokenizerBase) -> None:
             parts = merged
         ids = tokenizer(word.replace("Ġ", " "))["input_ids"]
         assert tokenizer.convert_ids_to_tokens(ids) == parts
-
-
-@pytest.mark.parametrize("text", TEXTS)
-def test_pieces_of_known_texts(tokenizer: PreTrainedTokenizerBase, text: str) -> None:
-    ids = tokenizer(text)["input_ids"]
-    pieces = pieces_of(PieceDecoder(tokenizer), ids)
-    assert "".join(pieces) == text
-    if "�" not in text:
-        assert not any("�" in piece for piece in pieces)
-
-
-def test_pieces_of_random_texts(tokenizer: PreTrainedTokenizerBase) -> None:
-    rng = random.Random(0)
-    for _ in range(300):
-        text = "".join(rng.choices(ODD, k=rng.choice([3, 20, 60])))
-        ids = tokenizer(text)["input_ids"]
-        assert "".join(pieces_of(PieceDecoder(tokenizer), ids)) == text
-
-
-def test_pieces_of_random_bytes(tokenizer: PreTrainedTokenizerBase) -> None:
-    """A model may write anything, also bytes that are no text, and end-of-text in between."""
-    rng = random.Random(1)
-    for _ in range(300):
-        ids = [rng.randrange(rng.choice([256, 8192])) for _ in range(rng.choice([3, 20, 60]))]
-        assert "".join(pieces_of(PieceDecoder(tokenizer), ids)) == decoded(tokenizer, ids)
-
-
-def test_pieces_come_soon_and_stay_cheap(tokenizer: PreTrainedTokenizerBase) -> None:
-    """Plain words are not held back, and a long text is not decoded from its beginning."""
-    ids = tokenizer("the model reads one token after another. " * 200)["input_ids"]
-    longest = 0
-
-    class Counting:
-        def decode(self, window: list[int], **options: bool) -> str:
-            nonlocal longest
-            longest = max(longest, len(window))
-            return str(tokenizer.decode(window, **options))
-
-    decoder = PieceDecoder(Counting())  # type: ignore[arg-type]
-    pieces = [decoder.push(i) for i in ids]
-    assert all(pieces)
-    assert "".join(pieces) == "the model reads one token after another. " * 200
-    assert longest < 32 < len(ids)
-
-
-def test_stop_string_within_and_across_tokens(tokenizer: PreTrainedTokenizerBase) -> None:
-    text = "one two three four five"
-    ids = tokenizer(text)["input_ids"]
-    for stop in ("three", "e t", "wo th", "ee fo", "o", "one", " five"):
-        decoder = PieceDecoder(tokenizer, (stop,))
-        assert "".join(pieces_of(decoder, ids)) == text[: text.index(stop)]
-        assert decoder.stopped
-
-
-def test_stop_strings_random(tokenizer: PreTrainedTokenizerBase) -> None:
-    """Whatever the strings, the text ends before the first one that is complete."""
-    rng = random.Random(2)
-    for _ in range(500):
-        text = "".join(rng.choices(["a", "b", "ab", " ", "é", "the "], k=rng.randrange(2, 30)))
-        stops = tuple(
-            "".join(rng.choices("ab é", k=rng.randrange(1, 5))) for _ in range(rng.randrange(1, 4))
-        )
-        decoder = PieceDecoder(tokenizer, stops)
-        found = "".join(pieces_of(decoder, tokenizer(text)["input_ids"]))
-        assert not any(s in found for s in stops)
-        assert decoder.stopped == any(s in text for s in stops)
-        assert text.startswith(found)
-        assert decoder.stopped or found == text
-        if decoder.stopped:
-            assert text[len(found) :].startswith(stops)
-
-
-def test_beginning_of_a_stop_string_is_given_out_after_all(
-    tokenizer: PreTrainedTokenizerBase,
-) -> None:
-    text = "so far and no"
-    decoder = PieceDecoder(tokenizer, ("no further",))
-    pieces = [decoder.push(i) for i in tokenizer(text)["input_ids"]]
-    assert "no" not in "".join(pieces)[-2:]
-    assert "".join(pieces) + decoder.finish() == text
-    assert not decoder.stopped

@@ -136,11 +136,11 @@ class Live(BaseModel):
 class ParameterInfo(BaseModel):
     """One parameter of /generate."""
 
-    type: Literal["integer", "number", "string", "strings"]
+    type: Literal["integer", "number", "string", "strings", "object"]
     description: str
     minimum: int | float | None = None
     maximum: int | float | None = None
-    default: int | float | str | list[str] | None = None
+    default: int | float | str | list[str] | dict[str, float] | None = None
 
 
 class Info(BaseModel):

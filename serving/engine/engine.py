@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from helpers.generator import is_out_of_memory
+from helpers.errors import is_out_of_memory
 from helpers.models import context_length
 from helpers.settings import GenerationSettings
 from serving.engine.jobs import Job, Sequence
@@ -100,7 +100,10 @@ class Engine:
         Raises:
             QueueFullError: not enough places are free (with slots, those too).
             NotReadyError: the engine has died or is closing.
+            ParameterError: token ids that the model does not have.
         """
+        for row in job.sequences:
+            row.settings.check_tokens(self.model.get_input_embeddings().num_embeddings)
         self._scheduler.submit(job)
 
     def close(self) -> None:

@@ -14,7 +14,7 @@ from helpers.settings import GenerationSettings
 if TYPE_CHECKING:
     import torch
 
-    from helpers.tokens import PieceDecoder
+    from helpers.decoding import Ending
 
 GRACE_SECONDS = 5.0  # how long past its time limit a job waits for an engine that hangs
 
@@ -83,8 +83,7 @@ class Sequence:
     max_new_tokens: int
     seed: int
     generator: torch.Generator | None = None  # made by the engine, on the model's device
-    decoder: PieceDecoder | None = None
-    pieces: list[str] = field(default_factory=list)
+    ending: Ending | None = None  # made by the engine, with its tokenizer
     reported: int = 0  # how many of the pieces are on their way to the client
     logprobs: list[TokenLogprob] = field(default_factory=list)
     prompt_logprobs: list[TokenLogprob] = field(default_factory=list)
@@ -98,49 +97,42 @@ class Sequence:
         """How many tokens were added so far."""
         return len(self.ids) - self.prompt_tokens
 
-    def accept(self, token: int, ends: set[int | None], noted: TokenLogprob | None) -> None:
+    def accept(self, token: int, noted: TokenLogprob | None) -> None:
         """Take the next token: the text grows, and may end with it.
 
         Args:
             token: its id; -1 where the model gave no numbers to choose by.
-            ends: the ids that mean end-of-text.
             noted: how probable it was, where the job asks for that.
         """
-        assert self.decoder is not None
+        assert self.ending is not None
         if token < 0:
             return self.end("error", "the model gave no numbers to choose a token by")
         self.first_token = self.first_token or time.perf_counter()
-        if token in ends and not self.job.ignore_end:
-            return self.end("end_of_text")
-        self.ids.append(token)
-        if noted is not None:
-            self.logprobs.append(noted)
-        self.pieces.append(self.decoder.push(token))
-        if self.decoder.stopped:
-            self.end("stop")
-        elif self.new_tokens >= self.max_new_tokens:
-            self.end("length")
-        elif self.job.stream:
+        self.ending.push(token)
+        if len(self.ending.ids) > self.new_tokens:  # else it was end-of-text
+            self.ids.append(token)
+            if noted is not None:
+                self.logprobs.append(noted)
+        self.finish_reason = self.ending.reason
+        if self.job.stream and not self.finish_reason:
             self.report()
         return None
 
     def end(self, reason: str, error: str = "") -> None:
-        """Mark the text as ended; the engine answers it when it next releases rows."""
-        if self.decoder is not None and reason in ("end_of_text", "length"):
-            self.pieces.append(self.decoder.finish())
-            reason = "stop" if self.decoder.stopped else reason
+        """Give the text up; the engine answers it when it next releases rows."""
         self.finish_reason, self.error = reason, error
 
     def report(self) -> None:
         """Send the job what is new in this text, and whether it has ended."""
-        new = "".join(self.pieces[self.reported :])
-        self.reported = len(self.pieces)
+        pieces = self.ending.pieces if self.ending else []
+        new = "".join(pieces[self.reported :])
+        self.reported = len(pieces)
         self.job.events.put(Update(self.index, new, self.new_tokens, self.finish_reason))
 
     @property
     def text(self) -> str:
         """The new text so far, without the prompt."""
-        return "".join(self.pieces)
+        return self.ending.text if self.ending else ""
 
     @property
     def ttft(self) -> float:

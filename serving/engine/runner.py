@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from helpers.tokens import PieceDecoder
+from helpers.decoding import Ending
+from helpers.sampling import next_tokens
 from serving.engine.batch import Batch, check_cache
 from serving.engine.jobs import Sequence
 from serving.engine.logprobs import note_prompt, token_logprob
-from serving.engine.sampling import next_tokens
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -71,7 +71,8 @@ class ModelRunner:
         for row in rows:
             if row.generator is None:  # not one that comes back after running out of memory
                 row.generator = torch.Generator(self.model.device).manual_seed(row.seed)
-                row.decoder = PieceDecoder(self.tokenizer, row.settings.stop)
+                ends = () if row.job.ignore_end else self._ends
+                row.ending = Ending(self.tokenizer, ends, row.max_new_tokens, row.settings.stop)
         self.prefilling = self._batch(rows)
 
     def prefill(self) -> None:
@@ -100,7 +101,7 @@ class ModelRunner:
             try:
                 wanted = row.job.logprobs
                 noted = None if wanted is None else token_logprob(scores, token, wanted)
-                row.accept(token, self._ends, noted)
+                row.accept(token, noted)
             except Exception as error:
                 log.exception("a text failed; the others go on")
                 row.end("error", f"writing this text failed: {type(error).__name__}")

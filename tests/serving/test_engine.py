@@ -18,7 +18,9 @@ from transformers import (
     PreTrainedTokenizerBase,
 )
 
+from helpers.errors import ParameterError
 from helpers.models import load_model
+from helpers.sampling import generate_arguments
 from helpers.settings import GenerationSettings
 from serving.engine.engine import Engine
 from serving.engine.jobs import (
@@ -30,7 +32,6 @@ from serving.engine.jobs import (
     TimeLimitError,
 )
 from serving.engine.packed import PackedLinear, pack_linear_layers
-from serving.engine.sampling import _narrow, _nucleus, _whole, candidates, next_tokens
 
 Loaded = tuple[PreTrainedModel, PreTrainedTokenizerBase]
 WORDS = "the a model network learns data from and to language token memory fast because it".split()
@@ -81,74 +82,6 @@ def finish(job: Job) -> None:
         pass
 
 
-class Row:
-    def __init__(self, settings: GenerationSettings, ids: list[int], seed: int = 0) -> None:
-        self.settings, self.ids = settings, ids
-        self.generator: torch.Generator | None = torch.Generator().manual_seed(seed)
-
-
-def random_settings(chance: random.Random) -> GenerationSettings:
-    return GenerationSettings(
-        temperature=chance.choice([0.3, 0.7, 1.0, 1.6]),
-        top_k=chance.choice([0, 0, 1, 5, 50, 300]),
-        top_p=chance.choice([1.0, 1.0, 0.95, 0.5, 0.05]),
-    )
-
-
-def test_probabilities_are_those_of_transformers_processors() -> None:
-    chance, vocabulary = random.Random(1), 700
-    torch.manual_seed(1)
-    for sharpness in (0.5, 3.0, 8.0):
-        logits = torch.randn(60, vocabulary) * sharpness
-        rows = [random_settings(chance) for _ in range(len(logits))]
-        for kind in (_narrow, _nucleus, _whole):
-            group = [i for i, s in enumerate(rows) if kind(s)]
-            values, columns = candidates(logits[group], [rows[i] for i in group])
-            for n, i in enumerate(group):
-                ours = torch.zeros(vocabulary)
-                ours[columns[n]] = values[n].softmax(-1)
-                scores = rows[i].logits_processors()(torch.zeros(1, 1).long(), logits[i : i + 1])
-                torch.testing.assert_close(ours, scores[0].softmax(-1), atol=2e-7, rtol=1e-4)
-
-
-def test_penalty_and_ngrams_are_those_of_transformers() -> None:
-    chance, vocabulary = random.Random(2), 50
-    torch.manual_seed(2)
-    logits = torch.randn(80, vocabulary) * 4
-    rows = []
-    for _ in range(len(logits)):
-        settings = GenerationSettings(
-            temperature=0,
-            repetition_penalty=chance.choice([1.0, 0.7, 1.3, 2.0]),
-            no_repeat_ngram_size=chance.choice([0, 1, 2, 3]),
-        )
-        rows.append(Row(settings, [chance.randrange(20) for _ in range(chance.randint(1, 40))]))
-    before = logits.clone()
-    tokens = next_tokens(logits, rows)
-    assert torch.equal(logits, before)
-    for row, scores, token in zip(rows, logits, tokens, strict=True):
-        theirs = row.settings.logits_processors()(torch.tensor([row.ids]), scores[None].clone())
-        assert token == int(theirs.argmax())
-
-
-def test_tokens_are_drawn_as_often_as_the_probabilities_say() -> None:
-    logits = torch.tensor([2.0, 1.0, 0.0, -1.0, -6.0])
-    settings = GenerationSettings(temperature=1.0, top_k=4, top_p=0.95)
-    draws = 20_000
-    rows = [Row(settings, [0], seed=i) for i in range(draws)]
-    counts = torch.bincount(torch.tensor(next_tokens(logits.expand(draws, 5), rows)), minlength=5)
-    expected = settings.logits_processors()(torch.zeros(1, 1).long(), logits[None])[0].softmax(-1)
-    torch.testing.assert_close(counts / draws, expected, atol=0.015, rtol=0)
-
-
-def test_rows_without_numbers_are_told() -> None:
-    logits = torch.randn(3, 20)
-    logits[1, 4] = torch.nan
-    settings = GenerationSettings(seed=1)
-    tokens = next_tokens(logits, [Row(settings, [0]) for _ in range(3)])
-    assert tokens[1] == -1 and min(tokens[0], tokens[2]) >= 0
-
-
 def random_request(loaded: Loaded, number: int) -> dict[str, object]:
     chance = random.Random(number)
     prompt = " ".join(chance.choices(WORDS, k=chance.choice([1, 2, 4, 8, 16, 60])))
@@ -158,6 +91,7 @@ def random_request(loaded: Loaded, number: int) -> dict[str, object]:
     request["top_p"] = chance.choice([1.0, 0.9, 0.5])
     request["repetition_penalty"] = chance.choice([1.0, 1.0, 1.2])
     request["no_repeat_ngram_size"] = chance.choice([0, 0, 0, 2])
+    request["logit_bias"] = {t: chance.choice([-100, 5]) for t in chance.sample(range(8192), 3)}
     if chance.random() < 0.3:
         request["stop"] = tuple(chance.sample([" the", "e", ".", " of", "ing", "\n"], k=2))
     return request
@@ -223,7 +157,7 @@ def test_200_staggered_ragged_requests_equal_the_same_alone(loaded: Loaded, serv
 def greedy(loaded: Loaded, row: Sequence) -> list[int]:
     """The row's prompt and what transformers' generate writes after it."""
     ids = torch.tensor([row.ids[: row.prompt_tokens]])
-    arguments = row.settings.generate_arguments() | {"num_return_sequences": 1}
+    arguments = generate_arguments(row.settings) | {"num_return_sequences": 1}
     arguments |= {"attention_mask": torch.ones_like(ids), "max_new_tokens": row.max_new_tokens}
     return loaded[0].generate(ids, **arguments)[0].tolist()
 
@@ -299,6 +233,36 @@ def test_streamed_pieces_are_the_text(loaded: Loaded, engine: Engine) -> None:
     engine.submit(second)
     finish(second)
     assert second.sequences[0].text == texts[1], "text n of a seed is that of seed + n"
+
+
+def test_times_of_a_text(loaded: Loaded, monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a clock that counts passes through the model: the queue counts, the first token's
+    speed does not."""
+    passes = [0.0]
+    engine = start(loaded, slots=1)
+    hook = loaded[0].register_forward_hook(lambda *_: passes.__setitem__(0, passes[0] + 1))
+    monkeypatch.setattr(time, "perf_counter", lambda: passes[0])
+    jobs = [make(loaded, room=room, ignore_end=True, seed=room) for room in (9, 5, 1)]
+    for job in jobs:
+        engine.submit(job)
+    for job in jobs:
+        finish(job)
+    engine.close()
+    hook.remove()
+    first, second, third = (job.sequences[0] for job in jobs)
+    assert [row.new_tokens for row in (first, second, third)] == [9, 5, 1]
+    assert [row.ttft for row in (first, second, third)] == [1, 9 + 1, 9 + 5 + 1]
+    assert [row.tokens_per_second for row in (first, second, third)] == [1, 1, 0]
+
+
+def test_token_ids_of_another_model_are_refused(loaded: Loaded, engine: Engine) -> None:
+    with pytest.raises(ParameterError, match="logit_bias=8192 .*from 0 to 8191"):
+        engine.submit(make(loaded, room=1, logit_bias={8192: 1}))
+    for bias, seen in ((100, True), (-100, False)):
+        job = make(loaded, room=8, logit_bias={300: bias}, seed=1, ignore_end=True)
+        engine.submit(job)
+        finish(job)
+        assert (300 in job.sequences[0].ids[job.sequences[0].prompt_tokens :]) == seen
 
 
 def test_log_probabilities_are_the_models(loaded: Loaded, engine: Engine) -> None:
