@@ -1,15 +1,19 @@
-"""The floors: what a package may import (`make lint` has the contract), and what a server loads."""
+"""What holds the house together: the floors, what a server loads, the hooks before a commit."""
 
 from __future__ import annotations
 
+import os
+import re
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from tests.conftest import ROOT
+from tests.test_binder import copy_course
 
 SERVER = """
 import sys, threading
@@ -64,3 +68,52 @@ def test_an_import_against_the_floors_is_found(
 def test_the_floors_hold_as_they_are() -> None:
     ran = contracts(ROOT)
     assert ran.returncode == 0 and "3 kept, 0 broken" in ran.stdout, ran.stdout
+
+
+def test_what_the_description_names_is_there() -> None:
+    text = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
+    assert len(text.splitlines()) <= 80
+    named = set(re.findall(r"`((?:[\w.-]+/)+[\w.-]*|[\w-]+\.(?:toml|md))`", text))
+    assert len(named) > 20
+    missing = {name for name in named if not (ROOT / name).exists()}
+    assert not missing, f"docs/architecture.md names {missing}"
+    for link in re.findall(r"\]\(([^)#]+)\)", text):
+        assert (ROOT / "docs" / link).is_file(), link
+
+
+# --- what pre-commit finds ----------------------------------------------------------------
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(os.name == "nt", reason="the hooks name .venv/bin")
+def test_pre_commit_finds_style_machine_paths_and_stale_copies(
+    tmp_path: Path, require_tool: Callable[..., str]
+) -> None:
+    git = require_tool("git")
+    course = tmp_path / "course"
+    course.mkdir()
+    copy_course(course)
+    (course / ".venv").symlink_to(sys.prefix)
+    for arguments in (["init", "-q"], ["add", "."]):
+        subprocess.run([git, *arguments], cwd=course, check=True)
+
+    def failed() -> set[str]:
+        """The hooks that refuse the course as it stands."""
+        command = [sys.executable, "-m", "pre_commit", "run", "--all-files", "--color=never"]
+        environment = os.environ | {"PRE_COMMIT_HOME": str(tmp_path / "cache")}
+        ran = subprocess.run(command, cwd=course, env=environment, capture_output=True, text=True)
+        found = set(re.findall(r"(?m)^- hook id: (.+)$", ran.stdout))
+        assert bool(found) == bool(ran.returncode), ran.stdout + ran.stderr
+        return found
+
+    def spoil(name: str, old: str, new: str) -> None:
+        path = course / name
+        text = path.read_text(encoding="utf-8")
+        assert old in text
+        path.write_text(text.replace(old, new, 1), encoding="utf-8")
+
+    assert failed() == set()
+    spoil("helpers/errors.py", "import", "import os\nimport")
+    spoil("notebooks/01_tokenization.ipynb", "A server reads", "/home/ada/course/ A server reads")
+    spoil("notebooks/course.toml", '"Serving"', '"Serving it"')
+    assert failed() >= {"ruff-check", "machine-paths", "sync"}
