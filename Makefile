@@ -6,7 +6,7 @@ PY := .venv/bin/python
 MODEL ?= course-gpt-4m
 export PYTHON TORCH PORT BROWSER
 
-.PHONY: help setup python ready ready-dev lab test test-pythons soak outputs solutions sync reset update report check lint serve load-test bench train pins clean
+.PHONY: help setup python ready ready-dev lab test quick test-pythons soak outputs solutions new-lesson sync reset update report check lint serve load-test bench train pins clean
 
 help: ## list these targets
 	@echo "LLM Basics: make TARGET, where TARGET is one of"
@@ -30,6 +30,9 @@ lab: ready ## open lesson 00 in JupyterLab (PORT=8890 BROWSER=none choose; Ctrl+
 test: ready-dev ## run every notebook and every other test (ARGS="-k tokens" for some)
 	@$(PY) -m pytest -n 2 --dist loadscope $(ARGS)
 
+quick: ready-dev ## run the tests that take two minutes together: no browser, no notebook (ARGS="-k api")
+	@$(PY) -m pytest -n 2 --dist loadscope -m "not slow and not soak and not browser" $(ARGS)
+
 test-pythons: ready-dev ## run the fast tests on each Python that is found here (ARGS=3.12 for one)
 	@$(PY) tools/pythons.py $(ARGS)
 
@@ -41,6 +44,10 @@ outputs: ready-dev ## run the notebooks and store their outputs (LESSONS="01 03"
 
 solutions: ready-dev ## write the notebooks of solutions (LESSONS="01 03" for some)
 	@$(PY) tools/solutions.py $(LESSONS)
+
+new-lesson: ready-dev ## make the frame of a lesson (NUMBER=07 SLUG=prompts TITLE="Prompts")
+	@$(if $(and $(NUMBER),$(SLUG)),,echo "Name it: make new-lesson NUMBER=07 SLUG=prompts" >&2; exit 2;) \
+	$(PY) tools/new_lesson.py "$(NUMBER)" "$(SLUG)" "$(TITLE)"
 
 sync: ready-dev ## carry notebooks/course.toml into notebooks, README and guide
 	@$(PY) tools/sync.py

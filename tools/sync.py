@@ -93,7 +93,8 @@ def navigation(lesson: CourseLesson) -> str:
     parts = [contents]
     if place:
         before = lessons[place - 1]
-        parts.insert(0, f"[← previous: {before.name}]({before.notebook})")
+        link = f"[← previous: {before.name}]({before.notebook})"
+        parts.insert(0, f"← previous: {before.name}" if before.planned else link)
     if place + 1 < len(lessons):
         after = lessons[place + 1]
         link = f"[next: {after.name} →]({after.notebook})"
