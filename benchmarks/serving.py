@@ -9,7 +9,6 @@ and how, stands there.
 from __future__ import annotations
 
 import argparse
-import os
 import platform
 import shutil
 import subprocess
@@ -24,14 +23,13 @@ from pathlib import Path
 from typing import Any
 
 import httpx
-import psutil
 from tqdm import tqdm
 
 from benchmarks import servers, tables
 from benchmarks.servers import PAGED, PAGED_BF16, PLAIN, STATIC, STEP, TUTORIAL, Contender
 from benchmarks.tables import Sample, Samples
 from helpers import startup
-from helpers.device import available_cpus
+from helpers.machine import physical_memory, processor_name, processors
 from serving.client import ServerError, ServerProcess
 from serving.client.load_test import Load, Report, bodies, run, spread
 
@@ -171,19 +169,14 @@ def machine(model: str) -> str:
     """What the figures were measured on, without anything that names the machine."""
     import torch
 
-    chip = platform.processor() or platform.machine()
-    cpuinfo = Path("/proc/cpuinfo")
-    if cpuinfo.is_file():
-        named = [n for n in cpuinfo.read_text("utf-8").splitlines() if n.startswith("model name")]
-        chip = named[0].partition(":")[2].strip() if named else chip
     names = ("torch", "transformers", "flask", "waitress")
     return (
-        f"Measured on {time.strftime('%Y-%m-%d')}: {available_cpus()} CPUs ({chip}, "
+        f"Measured on {time.strftime('%Y-%m-%d')}: {processors():.3g} CPUs ({processor_name()}, "
         f"{torch.backends.cpu.get_cpu_capability()}), "
-        f"{psutil.virtual_memory().total / 2**30:.0f} GiB of memory, {platform.system()}, "
+        f"{physical_memory().total / 2**30:.0f} GiB of memory, {platform.system()}, "
         f"Python {platform.python_version()}, "
         + ", ".join(f"{name} {version(name)}" for name in names)
-        + f"; `{model}` in float32 with {os.environ['OMP_NUM_THREADS']} threads."
+        + f"; `{model}` in float32 with {torch.get_num_threads()} threads."
     )
 
 

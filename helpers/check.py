@@ -129,9 +129,9 @@ def check_device() -> Check:
 
 def check_memory() -> Check:
     """RAM that is free for a lesson (about 1 GB)."""
-    import psutil
+    from helpers.machine import physical_memory
 
-    memory = psutil.virtual_memory()
+    memory = physical_memory()
     free, total = memory.available / 1e9, memory.total / 1e9
     advice = "" if free >= COMFORTABLE_MEMORY_GB else "close other notebooks and programs"
     found = f"{free:.1f} of {total:.1f} GB free"

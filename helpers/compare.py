@@ -198,7 +198,7 @@ def save(path: str | Path, table: pd.DataFrame) -> None:
         path: the file; its folder must exist.
         table: from `compare`.
     """
-    from helpers.monitor import get_system_info
+    from helpers.machine import get_system_info
 
     rows = [
         {k: v for k, v in row.items() if not (isinstance(v, float) and math.isnan(v))}

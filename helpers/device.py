@@ -7,19 +7,29 @@ import sys
 from typing import TYPE_CHECKING
 
 from helpers.errors import ParameterError
+from helpers.machine import processors
 
 if TYPE_CHECKING:
     import torch
 
 MAX_THREADS = 4  # small models gain nothing from more, and leave room for the notebook's server
+MOST_THREADS = 1024  # more than this is a mistake, and torch would try to start them
 ALLOWED = "auto, cpu, cuda, cuda:N, mps, or a number: -1 for the CPU, 0, 1, … for a GPU"
 
 
-def available_cpus() -> int:
-    """CPUs that this process may use (a container often has fewer than the machine)."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
+def chosen_threads() -> int:
+    """Threads for torch: OMP_NUM_THREADS where it can be used, else ours.
+
+    OpenMP allows a list, for loops within loops: "4,2". Its first number is torch's.
+    """
+    return _asked_threads() or max(1, min(MAX_THREADS, int(processors())))
+
+
+def _asked_threads() -> int | None:
+    """What OMP_NUM_THREADS asks for; None where it is missing, or no number of threads."""
+    asked = os.environ.get("OMP_NUM_THREADS", "").split(",")[0].strip()
+    usable = asked.isascii() and asked.isdecimal() and 0 < int(asked) <= MOST_THREADS
+    return int(asked) if usable else None
 
 
 def configure_threads() -> None:
@@ -27,13 +37,14 @@ def configure_threads() -> None:
 
     With the default active waiting, an idle thread spins and steals time from every
     other process: on two cores decoding then runs several times slower beside one busy
-    process. What the user set in the environment stays.
+    process. What the user set in the environment stays, where it can be used.
     """
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")
-    os.environ.setdefault("OMP_NUM_THREADS", str(min(MAX_THREADS, available_cpus())))
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    if _asked_threads() is None:  # what is no number would make OpenMP take every processor
+        os.environ["OMP_NUM_THREADS"] = str(chosen_threads())
     if "torch" in sys.modules:  # too late for the environment, not for the count
-        sys.modules["torch"].set_num_threads(int(os.environ["OMP_NUM_THREADS"]))
+        sys.modules["torch"].set_num_threads(chosen_threads())
 
 
 def resolve_device(device: str | int | None = None) -> str:

@@ -13,8 +13,6 @@ pages of mapped files that it touched included. MB are 10⁶ bytes everywhere.
 from __future__ import annotations
 
 import math
-import os
-import platform
 import re
 import sys
 import threading
@@ -28,7 +26,6 @@ from typing import TYPE_CHECKING, Any
 
 import psutil
 
-from helpers.device import available_cpus
 from helpers.errors import ParameterError
 
 if TYPE_CHECKING:
@@ -251,34 +248,6 @@ def get_cpu_percent(interval: float = 0.1) -> float:
     return psutil.Process().cpu_percent(interval)
 
 
-def get_system_info() -> dict[str, Any]:
-    """The machine, so that measurements kept for later say where they come from.
-
-    Returns:
-        system, processor, cpus (that this process may use), threads (of torch), memory_mb,
-        available_mb, python, and of loaded packages torch and transformers; gpu and
-        gpu_memory_mb where torch sees one.
-    """
-    memory = psutil.virtual_memory()
-    info: dict[str, Any] = {
-        "system": f"{platform.system()} {platform.machine()}",
-        "processor": _processor_name(),
-        "cpus": available_cpus(),
-        "threads": int(os.environ.get("OMP_NUM_THREADS", available_cpus())),
-        "memory_mb": round(memory.total / 1e6),
-        "available_mb": round(memory.available / 1e6),
-        "python": platform.python_version(),
-    }
-    for name in ("torch", "transformers"):
-        if name in sys.modules:
-            info[name] = sys.modules[name].__version__
-    torch = sys.modules.get("torch")
-    if torch is not None and torch.cuda.is_available():
-        info["gpu"] = torch.cuda.get_device_name()
-        info["gpu_memory_mb"] = round(torch.cuda.get_device_properties(0).total_memory / 1e6)
-    return info
-
-
 def _read_process() -> tuple[float, float, int]:
     """(resident MB, peak resident MB, threads): one small file on Linux, psutil elsewhere."""
     try:
@@ -317,13 +286,3 @@ def _read_gpu() -> tuple[float, float, float]:
     except Exception:  # not installed, or a driver that does not say
         busy = NAN
     return torch.cuda.memory_allocated() / 1e6, torch.cuda.memory_reserved() / 1e6, busy
-
-
-def _processor_name() -> str:
-    """The processor's name as its maker writes it, where the system tells."""
-    try:
-        text = Path("/proc/cpuinfo").read_text(encoding="utf-8")
-    except OSError:
-        return platform.processor() or "unknown"
-    found = re.search(r"model name\s*:\s*(.+)", text)
-    return found[1].strip() if found else platform.processor() or "unknown"

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from helpers import check, installed
+from helpers import check, installed, machine
 from tests.conftest import ROOT, writable
 
 
@@ -135,13 +135,12 @@ def test_unknown_device_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_little_memory_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
-    import psutil
-
-    memory = psutil.virtual_memory()
     for free, ok in ((1.5e9, True), (0.5e9, False)):
-        monkeypatch.setattr(psutil, "virtual_memory", lambda f=free: memory._replace(available=f))
+        left = machine.Memory(8_000_000_000, int(free))
+        monkeypatch.setattr(machine, "physical_memory", lambda left=left: left)
         found = check.check_memory()
         assert found.ok is ok and "close" in found.advice
+        assert found.found == f"{free / 1e9:.1f} of 8.0 GB free"
 
 
 def test_table_for_a_notebook() -> None:

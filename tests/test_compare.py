@@ -124,3 +124,32 @@ def test_spread_leaves_out_runs_that_ended_at_once():
     spread = comparing._spread("m", "l", "h", [3.0, math.nan, 1.0, 2.0])
     assert spread == {"m": 2.0, "l": 1.0, "h": 3.0}
     assert comparing._spread("m", "l", "h", [math.nan]) == {}
+
+
+def test_the_peak_is_read_after_the_last_generation_and_before_the_quality(monkeypatch):
+    """On a real measurement: who was called when, and that the row holds what was read then."""
+    from helpers import monitor, quality
+    from helpers.generator import TextGenerator
+
+    calls, peaks = [], []
+
+    def watch(owner, name):
+        real = getattr(owner, name)
+
+        def recorded(*arguments, **named):
+            result = real(*arguments, **named)
+            calls.append(name)
+            if name == "get_peak_memory":
+                peaks.append(result)
+            return result
+
+        monkeypatch.setattr(owner, name, recorded)
+
+    watch(monitor, "get_peak_memory")
+    watch(quality, "bits_per_byte")
+    watch(TextGenerator, "generate")
+    row = comparing.measure("course-gpt-1m", 4, 3, 0, "cpu", ["Hello"], "A short text.")
+    first = calls.index("get_peak_memory")
+    assert calls[first - 3 : first] == ["generate"] * 3
+    assert calls[first:] == ["get_peak_memory", "bits_per_byte"]
+    assert [row["peak_mb"]] == peaks

@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
+import os
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
 import torch
 
+from helpers import device
 from helpers.device import (
     MAX_THREADS,
-    available_cpus,
+    chosen_threads,
     configure_threads,
     default_dtype,
     device_label,
     resolve_device,
 )
 from helpers.errors import ParameterError
+from helpers.machine import processors
 
 GPUS = torch.cuda.device_count() if torch.cuda.is_available() else 0
 MPS = torch.backends.mps.is_available()
@@ -88,14 +92,45 @@ def test_labels() -> None:
     assert labels == ["CPU", "GPU:0", "GPU:3", "GPU:0"]
 
 
-def test_threads(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture
+def threads() -> Iterator[None]:
+    """torch's number of threads is put back afterwards."""
     before = torch.get_num_threads()
-    try:
-        monkeypatch.setenv("OMP_NUM_THREADS", "1")
-        configure_threads()
-        assert torch.get_num_threads() == 1
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.mark.parametrize(
+    ("asked", "threads_then"),
+    [("1", 1), ("3", 3), (" 2 ", 2), ("4,2", 4), ("1024", 1024)],
+)
+def test_threads_as_asked(monkeypatch: pytest.MonkeyPatch, asked: str, threads_then: int) -> None:
+    monkeypatch.setenv("OMP_NUM_THREADS", asked)
+    assert chosen_threads() == threads_then
+    monkeypatch.setattr(device.sys, "modules", {})  # as before torch is imported
+    configure_threads()
+    assert os.environ["OMP_NUM_THREADS"] == asked
+
+
+@pytest.mark.parametrize("asked", [None, "", "0", "-1", "abc", ",2", "1.5", "٣", "1025", "9" * 30])
+def test_threads_of_our_own_where_none_can_be_used(
+    monkeypatch: pytest.MonkeyPatch, asked: str | None, threads: None
+) -> None:
+    monkeypatch.setenv("OMP_NUM_THREADS", asked or "")
+    if asked is None:
         monkeypatch.delenv("OMP_NUM_THREADS")
-        configure_threads()
-        assert torch.get_num_threads() == min(MAX_THREADS, available_cpus())
-    finally:
-        torch.set_num_threads(before)
+    configure_threads()
+    own = max(1, min(MAX_THREADS, int(processors())))
+    assert torch.get_num_threads() == own == int(os.environ["OMP_NUM_THREADS"])
+    monkeypatch.setenv("OMP_NUM_THREADS", "1,1")
+    configure_threads()
+    assert torch.get_num_threads() == 1
+
+
+@pytest.mark.parametrize(("share", "threads_then"), [(0.5, 1), (1.5, 1), (2.0, 2), (64.0, 4)])
+def test_threads_follow_the_processors(
+    monkeypatch: pytest.MonkeyPatch, share: float, threads_then: int
+) -> None:
+    monkeypatch.delenv("OMP_NUM_THREADS")
+    monkeypatch.setattr(device, "processors", lambda: share)
+    assert chosen_threads() == threads_then

@@ -8,10 +8,8 @@ import shutil
 import subprocess
 from importlib.metadata import PackageNotFoundError, version
 
-import psutil
-
-from helpers.device import available_cpus
 from helpers.environment import ROOT, default_model
+from helpers.machine import physical_memory, processor_name, processors
 
 PACKAGES = (
     "llm-basics", "torch", "transformers", "tokenizers", "numpy", "ipykernel", "nbclient",
@@ -23,8 +21,8 @@ def machine() -> dict[str, str]:
     """What a reader needs to judge the numbers, in words."""
     return {
         "System": f"{platform.system()} {platform.release()}, {platform.machine()}",
-        "Processor": f"{_processor()}, {available_cpus()} CPUs for this report",
-        "Memory": f"{psutil.virtual_memory().total / 1e9:.1f} GB",
+        "Processor": f"{processor_name()}, {processors():.3g} CPUs for this report",
+        "Memory": f"{physical_memory().total / 1e9:.1f} GB",
         "Graphics card": _output(
             "nvidia-smi", "--query-gpu=name,memory.total", "--format=csv,noheader"
         )
@@ -44,16 +42,6 @@ def versions() -> dict[str, str]:
             found[name] = "not installed"
     commit = _output("git", "-C", str(ROOT), "describe", "--always", "--dirty")
     return {**found, "commit": commit} if commit else found
-
-
-def _processor() -> str:
-    """The model name that Linux tells, else what Python knows."""
-    try:
-        with open("/proc/cpuinfo", encoding="utf-8") as lines:
-            names = (line.partition(":")[2].strip() for line in lines if "model name" in line)
-            return next(names, platform.machine())
-    except OSError:
-        return platform.processor() or platform.machine()
 
 
 def _output(command: str, *arguments: str) -> str:

