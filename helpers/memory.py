@@ -24,6 +24,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from helpers.errors import ParameterError
+from helpers.models import cards, locate
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -53,27 +54,6 @@ PRECISIONS = {
     "int8": Precision(1, 2),
     "int4": Precision(0.5, 2),
 }
-
-_GPT2 = {"model_type": "gpt2", "vocab_size": 50257, "n_positions": 1024}
-_LLAMA = {"model_type": "llama", "vocab_size": 32000, "max_position_embeddings": 4096,
-          "tie_word_embeddings": False}  # fmt: skip
-# Published configurations (config.json of each model on the hub; Llama 2: Touvron et al.,
-# 2023, https://arxiv.org/abs/2307.09288). Nothing is downloaded to compute with them.
-PUBLISHED: dict[str, dict[str, Any]] = {
-    "distilgpt2": _GPT2 | {"n_embd": 768, "n_layer": 6, "n_head": 12},
-    "gpt2": _GPT2 | {"n_embd": 768, "n_layer": 12, "n_head": 12},
-    "gpt2-medium": _GPT2 | {"n_embd": 1024, "n_layer": 24, "n_head": 16},
-    "gpt2-large": _GPT2 | {"n_embd": 1280, "n_layer": 36, "n_head": 20},
-    "gpt2-xl": _GPT2 | {"n_embd": 1600, "n_layer": 48, "n_head": 25},
-    "llama-2-7b": _LLAMA | {
-        "hidden_size": 4096, "num_hidden_layers": 32, "num_attention_heads": 32,
-        "num_key_value_heads": 32, "intermediate_size": 11008,
-    },
-    "llama-2-70b": _LLAMA | {
-        "hidden_size": 8192, "num_hidden_layers": 80, "num_attention_heads": 64,
-        "num_key_value_heads": 8, "intermediate_size": 28672,
-    },
-}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -115,8 +95,8 @@ def shape(model: str | Path | Mapping[str, Any]) -> Shape:
     """The sizes of a model from its configuration; no weights are read or downloaded.
 
     Args:
-        model: a name in `PUBLISHED`, a shipped model, a folder, a hub id (whose files are
-            downloaded on first use), or a hub-style configuration: what a `config.json`
+        model: a name in the catalogue, a folder, a hub id (whose files are downloaded on
+            first use), or a hub-style configuration: what a `config.json`
             holds, with its `model_type`.
 
     Raises:
@@ -129,10 +109,9 @@ def shape(model: str | Path | Mapping[str, Any]) -> Shape:
 
 def _named_shape(name: str) -> Shape:
     """The shape of a published, shipped or hub model."""
-    if name in PUBLISHED:
-        return shape(PUBLISHED[name])
-    from helpers.models import locate
-
+    card = cards().get(name)
+    if card and card.config:
+        return shape(card.config)
     return shape(json.loads((locate(name) / "config.json").read_text(encoding="utf-8")))
 
 

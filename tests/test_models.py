@@ -40,8 +40,8 @@ def test_shipped_model(name: str) -> None:
 def test_the_family_grows_and_stays_small() -> None:
     sizes = [cards()[name].parameters for name in SHIPPED]
     assert 0.5e6 < sizes[0] < 2e6 < sizes[1] < 8e6 < sizes[2] < 25e6
-    total = sum(f.stat().st_size for f in models_folder().rglob("*") if f.is_file())
-    assert total < 60e6
+    folders = [models_folder() / name for name in SHIPPED]
+    assert sum(f.stat().st_size for folder in folders for f in folder.iterdir()) < 60e6
     for name in SHIPPED:
         assert (models_folder() / name / "README.md").stat().st_size > 1000
 
@@ -61,14 +61,34 @@ def test_all_share_one_tokenizer() -> None:
 def test_catalogue() -> None:
     table = catalogue().set_index("model")
     assert list(table.index[:3]) == SHIPPED, "shipped ones first, the smallest first"
-    assert set(table["where"][:3]) == {"shipped"} and set(table["where"][3:]) == {"hub"}
+    assert list(table["where"]) == ["shipped"] * 3 + ["package index"] + ["hub"] * 5
     assert {"distilgpt2", "gpt2", "gpt2-medium"} <= set(table.index)
     for name in SHIPPED:
         folder = models_folder() / name
         weights = (folder / "model.safetensors").stat().st_size / 1e6
         assert weights < table.loc[name, "disk_mb"] < weights + 2
         assert table.loc[name, "licence"]
+    assert "llama-2-7b" in cards() and "llama-2-7b" not in table.index, "only computed with"
     assert table.loc["gpt2", "disk_mb"] == pytest.approx(124_439_808 * 4 / 1e6, abs=0.1)
+
+
+def test_catalogue_says_what_training_and_files_say() -> None:
+    for name in SHIPPED:
+        facts = json.loads((models_folder() / name / "training.json").read_text("utf-8"))
+        card = cards()[name]
+        assert (card.parameters, card.context) == (facts["parameters"], facts["context"])
+        assert card.licence == facts["licence"]
+
+
+def test_a_model_that_formulas_use_is_not_loaded() -> None:
+    with pytest.raises(ModelNotFoundError, match="only computes with"):
+        locate("llama-2-7b")
+
+
+def test_a_model_not_yet_fetched_says_how(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(models, "models_folder", lambda: tmp_path)
+    with pytest.raises(ModelNotFoundError, match=r"make model.*fetch_model\.py.*538 MB"):
+        locate("smollm2-135m")
 
 
 def test_default_name(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -11,6 +11,7 @@ from transformers import AutoConfig, GPT2Config, GPT2LMHeadModel
 
 from classroom.exercises import lesson_04
 from helpers import memory
+from helpers.models import cards
 
 from .cases import Case
 
@@ -40,7 +41,7 @@ def by_hand(
     card: float, tokens: int, weight: float = 2, number: float = 2, giga: float = 1e9
 ) -> float:
     """The ratio from the published configuration, without the helpers' formula."""
-    facts = dict(memory.PUBLISHED[LLAMA])
+    facts = dict(cards()[LLAMA].config or {})
     config = AutoConfig.for_model(facts.pop("model_type"), **facts)
     each = 2 * config.num_hidden_layers * config.hidden_size * number * tokens
     return (card * giga - weight * memory.shape(LLAMA).parameters) / each
