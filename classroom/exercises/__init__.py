@@ -17,14 +17,14 @@ marks it again from the installed package:
 
     judge("01.2", payload["answer"])  ->  Verdict(status="right", message="…")
 
-**Adding a lesson.** Write `lesson_NN.py` beside this file; it is found by its name. It defines
-`questions` (a tuple of two to four `Question`), `recap` (a `Recap` of three questions) and
-`lesson = Lesson("NN", questions, recap)`. Importing it must stay light: expected
+**Adding a lesson.** `make new-lesson` writes `lesson_NN.py` beside this file; it is found by
+its name. It defines `questions` (a tuple of two to four `Question`), `recap` (a `Recap` of three
+questions) and `lesson = Lesson("NN", questions, recap)`. Importing it must stay light: expected
 values are computed inside the check functions, with `reference.tokenizer()` or
 `reference.generator(name)`, never typed, so that they hold for other weights. `python
-tools/exercises.py NN` then puts the questions into the lesson's notebook, and `python
-tools/solutions.py NN` writes the notebook of solutions. Give the tests right and wrong answers
-of each question in `tests/classroom/exercises/answers_NN.py`.
+tools/exercises.py NN` puts the questions into the lesson's notebook, `make sync` the recap's
+answers, and `make solutions` writes the notebook of solutions. Give the tests right and wrong
+answers of each question in `tests/classroom/exercises/answers_NN.py`.
 
 | module | holds |
 |---|---|
