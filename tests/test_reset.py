@@ -135,6 +135,86 @@ def test_reset_refuses_what_is_no_lesson(course: Course, numbers: list[str]) -> 
     assert course.state() == before
 
 
+@pytest.mark.parametrize("flag", ["--assume-unchanged", "--skip-worktree"])
+def test_a_lesson_that_git_was_told_to_overlook_is_reset(course: Course, flag: str) -> None:
+    shipped = course.lesson(1).read_text()
+    git(course.folder, "update-index", flag, *(f"notebooks/{name}" for name in LESSONS))
+    ran = course.run("reset", "03")
+    assert "already" in ran.stdout and not course.mine()
+    course.lesson(1).write_text("my answers")
+    ran = course.run("reset", "03")
+    assert ran.returncode == 0 and "already" not in ran.stdout
+    assert course.lesson(1).read_text() == shipped
+    assert course.mine() == {"03_parameter_sliders.ipynb": "my answers"}
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere file names are text")
+@pytest.mark.parametrize("tracked", [False, True])
+def test_a_file_name_that_is_not_utf8_disturbs_nothing(course: Course, tracked: bool) -> None:
+    name = os.fsdecode(b"notebooks/caf\xe9.txt")
+    (course.folder / name).write_text("mine")
+    if tracked:
+        git(course.folder, "add", "--intent-to-add", name)
+    course.publish(f"notebooks/{LESSONS[1]}", "a better lesson 03")
+    course.lesson(0).write_text("my answers")
+    course.lesson(1).write_text("more answers")
+    for tool in ("reset", "update"):
+        ran = course.run(tool, *(["02"] if tool == "reset" else []))
+        assert (ran.returncode, ran.stderr) == (0, ""), ran.stderr
+    assert set(course.mine()) == set(LESSONS)
+    assert course.lesson(1).read_text() == "a better lesson 03"
+
+    # In the way of the update it is named, as far as it can be.
+    (course.origin / name).write_text("published")
+    course.publish("more.txt", "and more")
+    ran = course.run("update")
+    if not tracked:
+        assert ran.returncode == 1 and "notebooks/caf" in one_line(ran)
+    assert (course.folder / name).read_text() == "mine"
+
+
+@pytest.mark.parametrize("tool", ["reset", "update"])
+def test_a_lock_that_git_left_is_named_and_nothing_is_changed(course: Course, tool: str) -> None:
+    course.publish(f"notebooks/{LESSONS[1]}", "a better lesson 03")
+    course.lesson(1).write_text("my answers")
+    (course.folder / ".git/index.lock").touch()
+    before = course.state()
+    for _ in range(2):
+        ran = course.run(tool, *(["03"] if tool == "reset" else []))
+        assert ran.returncode == 1 and "index.lock" in one_line(ran)
+        assert course.state() == before and not course.mine()
+    (course.folder / ".git/index.lock").unlink()
+    assert course.run(tool, *(["03"] if tool == "reset" else [])).returncode == 0
+    assert course.mine() == {"03_parameter_sliders.ipynb": "my answers"}
+
+
+def test_the_same_version_is_kept_once(course: Course) -> None:
+    for _ in range(2):
+        course.lesson(1).write_text("my answers")
+        ran = course.run("reset", "03")
+        assert ran.returncode == 0 and "mine/03_parameter_sliders.ipynb" in ran.stdout
+    assert course.mine() == {"03_parameter_sliders.ipynb": "my answers"}
+
+
+@pytest.mark.parametrize("tool", ["reset", "update"])
+def test_what_git_refuses_in_the_end_is_put_back(course: Course, tool: str) -> None:
+    """A failure that nobody foresaw, after the copies were made: here, git's own settings."""
+    course.publish(f"notebooks/{LESSONS[1]}", "a better lesson 03")
+    course.lesson(0).unlink()
+    course.publish(f"notebooks/{LESSONS[0]}", "a better lesson 02")
+    course.lesson(1).write_text("my answers")
+    if tool == "update":
+        git(course.folder, "config", "merge.verifySignatures", "true")
+    else:  # a filter that can store, and cannot bring back
+        (course.folder / ".git/info/attributes").write_text("*.ipynb filter=broken\n")
+        for way, command in (("clean", "cat"), ("smudge", "false"), ("required", "true")):
+            git(course.folder, "config", f"filter.broken.{way}", command)
+    before = course.state()
+    ran = course.run(tool, *(["02", "03"] if tool == "reset" else []))
+    assert ran.returncode == 1 and "git" in one_line(ran)
+    assert course.state() == before and not course.mine()
+
+
 @pytest.mark.parametrize("tool", ["reset", "update"])
 def test_without_git_says_what_to_do(course: Course, tool: str) -> None:
     shutil.rmtree(course.folder / ".git")
@@ -201,6 +281,28 @@ def own_commit(course: Course) -> None:
     git(course.folder, "commit", "-qam", "my work")
 
 
+def hidden_readme(course: Course) -> None:
+    git(course.folder, "update-index", "--assume-unchanged", "README.md")
+    changed_readme(course)
+
+
+def unmerged_file(course: Course) -> None:
+    """Two versions of a file that the update does not touch, as after `git stash pop`."""
+    notes = course.folder / "notes.txt"
+    notes.write_text("first\n")
+    git(course.folder, "add", "notes.txt")
+    git(course.folder, "stash", "-q", "--", "notes.txt")
+    notes.write_text("second\n")
+    git(course.folder, "add", "notes.txt")
+    ran = subprocess.run(["git", *IDENTITY, "stash", "pop"], cwd=course.folder, capture_output=True)
+    assert ran.returncode != 0
+
+
+def unfinished_merge(course: Course) -> None:
+    head = git(course.folder, "rev-parse", "HEAD")
+    (course.folder / ".git/MERGE_HEAD").write_text(head)
+
+
 def no_network(course: Course) -> None:
     shutil.move(course.origin, course.origin.with_name("away"))
 
@@ -211,6 +313,9 @@ def no_network(course: Course) -> None:
         (changed_readme, "README.md"),
         (new_lesson, "notebooks/07_new.ipynb"),
         (ignored_file, ".env"),
+        (hidden_readme, "README.md"),
+        (unmerged_file, "notes.txt"),
+        (unfinished_merge, "MERGE_HEAD"),
         (own_commit, "1 commits of your own"),
         (no_network, "git fetch"),
     ],

@@ -3,7 +3,8 @@
     python tools/reset.py 03         one lesson; several can be named
 
 A changed lesson is first copied to notebooks/mine/, under a name that is not taken. Nothing
-there is ever overwritten. Needs git and nothing else.
+there is ever overwritten. What stands in the way is looked for first; if git fails all the same,
+every file is put back as it was. Needs git and nothing else.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ import os
 import re
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import startup
@@ -42,12 +43,43 @@ def git(*arguments: str) -> str:
     """
     command = ["git", "-c", "core.quotePath=false", *arguments]
     try:
-        ran = subprocess.run(command, cwd=ROOT, capture_output=True, encoding="utf-8")
+        # A file's name may be any bytes: what is not UTF-8 comes and goes as it is.
+        ran = subprocess.run(
+            command, cwd=ROOT, capture_output=True, encoding="utf-8", errors="surrogateescape"
+        )
     except FileNotFoundError:
         raise Problem("git is missing: install it first (git-scm.com).") from None
     if ran.returncode != 0:
         raise Problem(f"git {arguments[0]}: {' '.join(ran.stderr.split())}")
     return ran.stdout
+
+
+def names(*arguments: str) -> set[str]:
+    """What git lists, a file a piece, under `-z`."""
+    return set(filter(None, git(*arguments).split("\0")))
+
+
+def stop_if_busy(states: tuple[str, ...] = ()) -> None:
+    """Look, before anything is touched, whether git is in the middle of something.
+
+    Args:
+        states: files of git's own that stand for work which must be finished first.
+
+    Raises:
+        Problem: another git works here, or such work is not finished.
+    """
+    for name in ("index.lock", *states):
+        file = ROOT / git("rev-parse", "--git-path", name).strip()
+        if file.exists() and name == "index.lock":
+            raise Problem(
+                f"{file} is there: another git works in this folder, or one was killed. Wait for "
+                "it; if none runs, delete that file. Then run this again. Nothing was changed."
+            )
+        if file.exists():
+            raise Problem(
+                f"git has not finished what {name} stands for: finish it, or give it up (git "
+                "status says how), then run this again. Nothing was changed."
+            )
 
 
 def shipped_lessons() -> dict[str, str]:
@@ -68,40 +100,89 @@ def shipped_lessons() -> dict[str, str]:
     return found
 
 
+def hidden() -> set[str]:
+    """Files that git was told not to look at: `--assume-unchanged` or `--skip-worktree`."""
+    listed = names("ls-files", "-v", "-z")
+    # The first letter is H as a rule, in lower case or S for these.
+    return {line[2:] for line in listed if line[0].islower() or line[0] == "S"}
+
+
+def differs(name: str) -> bool:
+    """Whether a file is not the one of the version that is checked out, by its content."""
+    if not (ROOT / name).exists():
+        return False  # of a sparse checkout, most likely
+    try:
+        return git("rev-parse", f"HEAD:{name}") != git("hash-object", "--", name)
+    except Problem:
+        return True
+
+
 def changed_files() -> set[str]:
     """Files of the course that differ from the version that is checked out."""
-    return set(filter(None, git("diff", "--name-only", "--no-renames", "-z", "HEAD").split("\0")))
+    changed = names("diff", "--name-only", "--no-renames", "-z", "HEAD")
+    return changed | {name for name in hidden() if differs(name)}
 
 
-def keep(lesson: str) -> str:
-    """Copy the learner's version to notebooks/mine/: the copy's path, "" if it was deleted."""
-    source = ROOT / lesson
-    if not source.exists():
-        return ""
-    (ROOT / MINE).mkdir(exist_ok=True)
+def keep(lesson: str) -> tuple[str, bool]:
+    """Copy the learner's version to notebooks/mine/: the copy's path, and whether it is new."""
+    source, folder = ROOT / lesson, ROOT / MINE
+    folder.mkdir(exist_ok=True)
     content, number = source.read_bytes(), 1
+    for copy in sorted(folder.glob(f"{source.stem}*{source.suffix}")):
+        if copy.is_file() and copy.read_bytes() == content:
+            return f"{MINE}/{copy.name}", False
     while True:
         name = source.stem + (f" ({number})" if number > 1 else "") + source.suffix
         try:
-            with open(ROOT / MINE / name, "xb") as copy:  # fails where there is one already
-                copy.write(content)
-                copy.flush()
-                os.fsync(copy.fileno())
+            with open(folder / name, "xb") as file:  # fails where there is one already
+                file.write(content)
+                file.flush()
+                os.fsync(file.fileno())
         except FileExistsError:
             number += 1
             continue
-        return f"{MINE}/{name}"
+        return f"{MINE}/{name}", True
 
 
-def restore(lessons: list[str]) -> None:
-    """Keep the learner's version of each, put the shipped one in its place, and say so."""
+def restore(lessons: list[str], then: Callable[[], object] = lambda: None) -> None:
+    """Keep the learner's version of each, put the shipped one in its place, and say so.
+
+    Args:
+        lessons: paths of changed ones.
+        then: what is to be done next. If that fails, or anything before it, every lesson is put
+            back as it was, and no copy is left behind.
+    """
+    mine = {name: (ROOT / name).read_bytes() for name in lessons if (ROOT / name).exists()}
+    kept: dict[str, tuple[str, bool]] = {}
+    try:
+        for lesson in mine:
+            kept[lesson] = keep(lesson)
+        if lessons:
+            unhide(lessons)
+            git("checkout", "HEAD", "--", *lessons)
+        then()
+    except BaseException:
+        for lesson in lessons:
+            if lesson in mine:
+                (ROOT / lesson).write_bytes(mine[lesson])
+            else:
+                (ROOT / lesson).unlink(missing_ok=True)
+        for copy, new in kept.values():
+            if new:
+                (ROOT / copy).unlink()
+        raise
     for lesson in lessons:
-        kept = keep(lesson)
-        git("checkout", "HEAD", "--", lesson)
-        where = f"; yours is kept as {kept}" if kept else ""
+        where = f"; yours is kept as {kept[lesson][0]}" if lesson in kept else ""
         print(f"{lesson} is as shipped again{where}.")
     if lessons:
         print("If it is open in JupyterLab: File > Reload Notebook from Disk.")
+
+
+def unhide(files: Iterable[str]) -> None:
+    """Let git look at these again: else it would not write them."""
+    if files := sorted(hidden() & set(files)):
+        git("update-index", "--no-assume-unchanged", "--", *files)
+        git("update-index", "--no-skip-worktree", "--", *files)
 
 
 def reset(numbers: list[str]) -> None:
@@ -118,6 +199,7 @@ def reset(numbers: list[str]) -> None:
         line = f"There is no lesson {', '.join(unknown)}; there are: {', '.join(known)}."
         raise Problem(line, status=2)
     lessons = [known[number.zfill(2)] for number in dict.fromkeys(numbers)]
+    stop_if_busy()
     changed = changed_files()
     for lesson in lessons:
         if lesson not in changed:

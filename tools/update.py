@@ -3,25 +3,33 @@
 python tools/update.py
 
 A lesson that the learner has changed and the update changes, too, is first copied to
-notebooks/mine/. Everything else stays where it is. If the update cannot go through, nothing is
+notebooks/mine/. Everything else stays where it is. If the update cannot go through, no file is
 changed at all.
 """
 
 from __future__ import annotations
 
 import startup
-from reset import Problem, changed_files, finish, git, restore, shipped_lessons
+from reset import (
+    Problem,
+    changed_files,
+    finish,
+    git,
+    names,
+    restore,
+    shipped_lessons,
+    stop_if_busy,
+    unhide,
+)
 
-
-def names(*arguments: str) -> set[str]:
-    """The file names that git lists."""
-    return set(filter(None, git(*arguments, "-z").split("\0")))
+# Work of git's that an update would come on top of.
+UNFINISHED = ("MERGE_HEAD", "CHERRY_PICK_HEAD", "REVERT_HEAD", "rebase-merge", "rebase-apply")
 
 
 def in_the_way(coming: set[str]) -> list[str]:
     """Changed or new files, lessons apart, that the update would have to overwrite."""
     changed = changed_files() - set(shipped_lessons().values())
-    return sorted((names("ls-files", "--others") | changed) & coming)
+    return sorted((names("ls-files", "--others", "-z") | changed) & coming)
 
 
 def update() -> None:
@@ -31,6 +39,12 @@ def update() -> None:
         Problem: not from git, not reachable, or something in the way.
     """
     shipped_lessons()
+    stop_if_busy(UNFINISHED)
+    if unmerged := sorted(names("diff", "--name-only", "--diff-filter=U", "-z")):
+        raise Problem(
+            f"{', '.join(unmerged)}: two versions are not joined yet. Choose one (git checkout "
+            "HEAD -- FILE takes the course's), then run this again. Nothing was changed."
+        )
     git("fetch", "--quiet")
     try:
         git("rev-parse", "--verify", "@{upstream}")
@@ -45,15 +59,20 @@ def update() -> None:
             f"You have {ahead} commits of your own, so the course cannot simply go forward: "
             "join both by git merge or git rebase. Nothing was changed."
         )
-    coming = names("diff", "--name-only", "--no-renames", "HEAD", "@{upstream}")
+    coming = names("diff", "--name-only", "--no-renames", "-z", "HEAD", "@{upstream}")
     if obstacles := in_the_way(coming):
         raise Problem(
             f"The update brings {', '.join(obstacles)}, where you have something of your own: move "
             "that elsewhere (git checkout HEAD -- FILE brings back the course's file), then run "
             "this again. Nothing was changed."
         )
-    restore(sorted(changed_files() & coming & set(shipped_lessons().values())))
-    git("merge", "--quiet", "--ff-only", "--no-overwrite-ignore", "@{upstream}")
+
+    def go_forward() -> None:
+        unhide(coming)
+        git("merge", "--quiet", "--ff-only", "--no-overwrite-ignore", "@{upstream}")
+
+    mine = changed_files() & coming & set(shipped_lessons().values())
+    restore(sorted(mine), then=go_forward)
     print(f"The course is up to date: {behind} changes.")
 
 
