@@ -14,6 +14,7 @@ from helpers import models
 from helpers.errors import HubUnreachableError, ModelNotFoundError, ParameterError
 from helpers.generator import load
 from helpers.models import cards, catalogue, load_model, locate, models_folder
+from tests.conftest import writable
 
 SHIPPED = ["course-gpt-1m", "course-gpt-4m", "course-gpt-16m"]
 SMALLEST = SHIPPED[0]
@@ -146,8 +147,7 @@ def test_switched_off_hub_says_so() -> None:
 def folder(tmp_path: Path) -> Path:
     """A model's folder outside the repository."""
     target = tmp_path / "my model"
-    shutil.copytree(models_folder() / SMALLEST, target)
-    return target
+    return writable(shutil.copytree(models_folder() / SMALLEST, target))
 
 
 def test_folder(folder: Path) -> None:

@@ -307,7 +307,10 @@ def assert_fits_on_binder(watched: PeakFootprint, lab_memory: int) -> str:
     together = watched.peak + lab_memory
     said = f"{watched.processes} processes and JupyterLab at most {together / 2**20:.0f} MiB"
     assert watched.peak > 50e6, "nothing was measured"
-    assert together < MOST_TOGETHER, said
+    import torch
+
+    if torch.version.cuda is None:  # the build that Binder has; CUDA's libraries are larger
+        assert together < MOST_TOGETHER, said
     return said
 
 

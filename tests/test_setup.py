@@ -418,7 +418,42 @@ def test_full_disk_gives_one_line(stand_in: Path) -> None:
     assert "GB free" in line and "make room" in line
 
 
+# --- other Pythons ------------------------------------------------------------------------
+
+
+@pytest.mark.skipif(os.name == "nt", reason="the stand-ins for Pythons are shell scripts")
+def test_pythons_of_this_machine_are_found_and_missing_ones_said(tmp_path: Path) -> None:
+    """In pyenv's folder; a shim that refuses, and a Python of another version, do not count."""
+    answers = {
+        "pyenv/versions/3.12.1/bin/python": "echo 3 12",
+        "pyenv/versions/3.13.0/bin/python": "echo 3 9",
+        "path/python3.12": "echo 'command not found' >&2; exit 127",
+    }
+    for name, answer in answers.items():
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(f"#!/bin/sh\n{answer}\n")
+        (tmp_path / name).chmod(0o755)
+    env = os.environ | {"PYENV_ROOT": str(tmp_path / "pyenv"), "PATH": str(tmp_path / "path")}
+    env |= {"HOME": str(tmp_path)}
+    command = [sys.executable, "tools/pythons.py", "--list"]
+    listed = subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True)
+    assert (listed.returncode, listed.stderr) == (0, "")
+    assert listed.stdout.splitlines() == [
+        "Python 3.11: not on this machine, so not tested.",
+        f"Python 3.12: {tmp_path / 'pyenv/versions/3.12.1/bin/python'}",
+        "Python 3.13: not on this machine, so not tested.",
+    ]
+    wrong = subprocess.run([*command, "3.9"], cwd=ROOT, env=env, capture_output=True, text=True)
+    assert wrong.returncode == 2 and "3.11, 3.12, 3.13" in wrong.stderr
+
+
 # --- make lab -----------------------------------------------------------------------------
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
 
 
 @pytest.fixture
@@ -428,9 +463,7 @@ def lab(require_tool: Callable[..., str]) -> Iterator[tuple[int, int, int]]:
     make = require_tool("make")
     if not (ROOT / ".venv/course-stamp").exists():
         skip_or_fail("the environment was not made by `make setup`")
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    port = free_port()
     pid, terminal = pty.fork()
     if pid == 0:
         os.chdir(ROOT)
@@ -492,6 +525,45 @@ def test_lab_serves_lesson_00_with_our_settings_and_ends_on_ctrl_c(
         status = os.waitstatus_to_exitcode(code) if ended else None
         time.sleep(0.1)
     assert status == 0
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(os.name == "nt", reason="ends the servers by a Unix signal")
+def test_two_labs_on_one_port_do_not_both_claim_it(tmp_path: Path) -> None:
+    """Started at the same moment, before either listens: one serves, the other says so and ends."""
+    env = os.environ | {"PORT": str(free_port()), "BROWSER": "none", "JUPYTER_TOKEN": "course"}
+    env |= {"JUPYTER_RUNTIME_DIR": str(tmp_path)}
+    command = [sys.executable, "tools/lab.py"]
+    both = [
+        subprocess.Popen(command, cwd=ROOT, env=env, stderr=subprocess.PIPE, text=True)
+        for _ in range(2)
+    ]
+    try:
+        deadline = time.monotonic() + 120
+        while all(lab.poll() is None for lab in both):
+            assert time.monotonic() < deadline, "both go on"
+            time.sleep(0.2)
+        second = next(lab for lab in both if lab.poll() is not None)
+        (first,) = (lab for lab in both if lab is not second)
+        assert second.returncode == 1 and second.stderr is not None
+        assert f"Port {env['PORT']} is taken" in second.stderr.read()
+        while not list(tmp_path.glob("jpserver-*.json")):
+            assert first.poll() is None and time.monotonic() < deadline
+            time.sleep(0.2)
+    finally:
+        for lab in both:
+            lab.terminate()
+            lab.communicate()
+
+
+def test_what_is_said_to_make_does_not_reach_the_kernels() -> None:
+    """PORT, above all: a program in a notebook would take JupyterLab's port as its own."""
+    code = "import json, lab; print(json.dumps(lab.environment()))"
+    env = os.environ | {"PORT": "8890", "TORCH": "cpu", "PYTHON": "python3", "ANOTHER": "stays"}
+    said = subprocess.check_output([sys.executable, "-c", code], cwd=ROOT / "tools", env=env)
+    kept = json.loads(said)
+    assert kept["ANOTHER"] == "stays" and not {"PORT", "TORCH", "PYTHON"} & set(kept)
+    assert kept["JUPYTER_CONFIG_PATH"].split(os.pathsep)[0] == str(ROOT / "jupyter")
 
 
 @pytest.mark.parametrize("port", ["abc", "80", "70000"])

@@ -67,14 +67,18 @@ def serve(command: list[str], env: dict[str, str]) -> int:
     return 0
 
 
+def environment() -> dict[str, str]:
+    """The environment of JupyterLab and its kernels: the course's settings, none of make's."""
+    settings = [str(ROOT / "jupyter"), os.environ.get("JUPYTER_CONFIG_PATH", "")]
+    env = os.environ | {"JUPYTER_CONFIG_PATH": os.pathsep.join(filter(None, settings))}
+    return {name: value for name, value in env.items() if name not in OURS}
+
+
 def main() -> int:
     """Run JupyterLab until it ends; the exit status is its own."""
     port = port_from(os.environ.get("PORT") or "8888")
     need_free(port)
-    settings = [str(ROOT / "jupyter"), os.environ.get("JUPYTER_CONFIG_PATH", "")]
-    env = os.environ | {"JUPYTER_CONFIG_PATH": os.pathsep.join(filter(None, settings))}
-    for name in OURS:
-        env.pop(name, None)
+    env = environment()
     command = [sys.executable, "-m", "jupyterlab", "--log-level=ERROR"]
     command += ["--LabApp.log_level=ERROR"]
     command += [f"--ServerApp.root_dir={ROOT}", f"--ServerApp.port={port}"]

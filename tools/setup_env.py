@@ -159,7 +159,8 @@ class Environment:
             )
             for line in process.stdout or ():  # of pip's many lines, what it is busy with
                 if line.startswith(("Collecting", "Processing", "Installing")):
-                    print(f"{start}{' '.join(line.split()[:2])}", end=end, flush=True)
+                    verb, what = line.split()[:2]
+                    print(f"{start}{verb} {what.split('/')[-1]}", end=end, flush=True)
             print(start.strip(" "), end="", flush=True)
             if process.wait() == 0:
                 return ""

@@ -10,6 +10,7 @@ import pytest
 
 from helpers.models import models_folder
 from serving.client import ServerProcess
+from tests.conftest import writable
 
 MODEL = "course-gpt-1m"
 TEMPLATE = """\
@@ -28,7 +29,7 @@ def server() -> Iterator[ServerProcess]:
 def chat_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The smallest course model with a chat template beside it."""
     folder = tmp_path_factory.mktemp("models") / "course-chat"
-    shutil.copytree(models_folder() / MODEL, folder)
+    writable(shutil.copytree(models_folder() / MODEL, folder))
     (folder / "chat_template.jinja").write_text(TEMPLATE, encoding="utf-8")
     return folder
 
