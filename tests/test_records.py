@@ -46,3 +46,10 @@ def test_values_are_stored_and_shown() -> None:
 def test_other_numbers_stay_numbers(value: Any, plain: Any) -> None:
     stored, _ = recorded(x=value)
     assert stored == {"x": plain} and type(stored["x"]) is type(plain)
+
+
+@pytest.mark.parametrize("value", [float("nan"), np.float32("nan"), float("inf"), -np.inf])
+def test_what_was_not_measured_is_said_and_not_stored(value: Any) -> None:
+    stored, shown = recorded(model="m", disk_mb=value)
+    assert stored == {"model": "m"}
+    assert shown.splitlines()[1].split() == ["recorded", "disk_mb", "not", "measured"]

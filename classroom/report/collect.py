@@ -73,9 +73,9 @@ def _records(cell: NotebookNode) -> list[dict[str, Value]]:
 
 
 def _plain(value: Any) -> Value:
-    """As recorded; text for what JSON has no number for (NaN, infinities) and for the rest."""
+    """As recorded; text for what is no finite number and for the rest."""
     if isinstance(value, float) and not math.isfinite(value):
-        return str(value)
+        return "not measured"
     return value if isinstance(value, bool | int | float | str) else str(value)
 
 
