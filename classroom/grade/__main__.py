@@ -15,7 +15,7 @@ from classroom.exercises import lessons
 from classroom.grade.gradebook import write_csv, write_page
 from classroom.grade.marking import Marked, mark
 from classroom.grade.submissions import Found, Submission, find_submissions
-from classroom.report.options import below, ensure_home, new_folder
+from classroom.report.options import add_output, below, ensure_home, new_folder
 from helpers import startup
 from helpers.environment import ROOT
 
@@ -40,10 +40,7 @@ def arguments() -> argparse.ArgumentParser:
         "submissions", nargs="+", metavar="SUBMISSIONS",
         help="notebooks or folders: anna/01_tokenization.ipynb, anna_01_tokenization.ipynb",
     )  # fmt: skip
-    parser.add_argument(
-        "--output", type=Path, metavar="DIR",
-        help="a new or empty folder; default: gradebooks/ and the time",
-    )  # fmt: skip
+    add_output(parser, "gradebooks")
     parser.add_argument(
         "--timeout", type=below(1e9), default=600.0, metavar="SECONDS",
         help="how long a notebook may take (default: %(default)g)",

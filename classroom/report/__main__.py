@@ -11,7 +11,7 @@ from pathlib import Path
 
 from classroom.report.machine import machine, versions
 from classroom.report.model import Report, Run, read_report
-from classroom.report.options import below, ensure_home, new_folder
+from classroom.report.options import add_output, below, ensure_home, new_folder
 from classroom.report.parameters import parse_parameters
 from classroom.report.plan import find_lessons, plan
 from helpers import startup
@@ -37,10 +37,7 @@ def arguments() -> argparse.ArgumentParser:
         help="set a parameter of the lessons that have it; the same NAME with several values "
         "runs every combination; VALUE is a number, true, [a, list] or text, like the lesson's own",
     )  # fmt: skip
-    parser.add_argument(
-        "--output", type=Path, metavar="DIR",
-        help="a new or empty folder; default: reports/ and the time",
-    )  # fmt: skip
+    add_output(parser, "reports")
     parser.add_argument(
         "--timeout", type=below(1e6), default=TIMEOUT_SECONDS, metavar="SECONDS",
         help="how long a lesson may take (default: %(default)g)",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import atexit
 import os
 import shutil
@@ -12,6 +13,14 @@ from pathlib import Path
 
 from helpers.environment import ROOT
 from helpers.errors import ParameterError
+
+
+def add_output(parser: argparse.ArgumentParser, kind: str) -> None:
+    """Add `--output`; `new_folder` makes what it names."""
+    parser.add_argument(
+        "--output", type=Path, metavar="DIR",
+        help=f"a new or empty folder; default: {kind}/ and the time",
+    )  # fmt: skip
 
 
 def below(most: float) -> Callable[[str], float]:
