@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from helpers.figures.style import BLUE, ORANGE, new_figure, show
+from helpers.figures.style import BLUE, ORANGE, label, new_figure, show
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -38,10 +38,10 @@ def bar_list(
     if not labels or len(labels) != len(values):
         raise ValueError(f"values: one a label is needed, got {len(values)} for {len(labels)}")
     figure, (axes,) = new_figure(height=0.8 + 0.38 * len(labels))
-    colours = [ORANGE if label == highlight else BLUE for label in labels]
+    colours = [ORANGE if name == highlight else BLUE for name in labels]
     bars = axes.barh(range(len(labels)), list(values), color=colours, height=0.7)
     axes.bar_label(bars, [number.format(v) for v in values], padding=4)
-    axes.set_yticks(range(len(labels)), [label.replace("$", r"\$") for label in labels])
+    axes.set_yticks(range(len(labels)), [label(name) for name in labels])
     axes.invert_yaxis()
     axes.set_xlabel(axis_label)
     axes.grid(visible=False)
@@ -67,11 +67,11 @@ def stacked_bars(
     rows = list(range(len(table)))
     left = [0.0] * len(table)
     for part in table.columns:
-        axes.barh(rows, table[part], left=left, height=0.6, label=str(part))
+        axes.barh(rows, table[part], left=left, height=0.6, label=label(part))
         left = [start + width for start, width in zip(left, table[part], strict=True)]
     if points is not None:
-        axes.plot(points, rows, "D", color="black", markersize=7, label=str(points.name))
-    axes.set_yticks(rows, [str(name) for name in table.index])
+        axes.plot(points, rows, "D", color="black", markersize=7, label=label(points.name))
+    axes.set_yticks(rows, [label(name) for name in table.index])
     axes.invert_yaxis()
     axes.set_xlabel(x_label)
     axes.grid(True, axis="x")
@@ -90,7 +90,7 @@ def lines(axes: Axes, table: pd.DataFrame, x_label: str, y_label: str) -> None:
         y_label: with its unit.
     """
     for column in table.columns:
-        axes.plot(table.index, table[column], "o-", label=column)
+        axes.plot(table.index, table[column], "o-", label=label(column))
     axes.set_xlabel(x_label)
     axes.set_ylabel(y_label)
     axes.set_xlim(left=0)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from helpers.figures.style import COLOURS, new_figure, show
+from helpers.figures.style import COLOURS, label, new_figure, show
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -30,7 +30,7 @@ def frontier(table: pd.DataFrame, alt: str) -> HTML:
         axes.errorbar(*at, xerr=spread, color=colour, capsize=4, zorder=2)
         axes.scatter(*at, s=row["peak_mb"], color=colour, alpha=0.75, zorder=3)
         axes.annotate(
-            f"{row['model']}\n{row['peak_mb']:.0f} MB", at, xytext=(0, 18),
+            f"{label(row['model'])}\n{row['peak_mb']:.0f} MB", at, xytext=(0, 18),
             textcoords="offset points", fontsize=9,
             ha="left" if at[0] < 0.2 * fastest else "center",
         )  # fmt: skip
@@ -52,11 +52,11 @@ def compare_bars(table: pd.DataFrame, columns: dict[str, str], alt: str) -> HTML
     """
     figure, axes = new_figure(width=9.0, height=1.0 + 0.4 * len(table), columns=len(columns))
     rows = list(range(len(table)))
-    for n, (plot, (column, label)) in enumerate(zip(axes, columns.items(), strict=True)):
+    for n, (plot, (column, axis_label)) in enumerate(zip(axes, columns.items(), strict=True)):
         plot.barh(rows, table[column], color=COLOURS[n % len(COLOURS)], height=0.6)
-        plot.set_yticks(rows, list(table["model"]) if n == 0 else [""] * len(rows))
+        plot.set_yticks(rows, [label(m) if n == 0 else "" for m in table["model"]])
         plot.invert_yaxis()
-        plot.set_xlabel(label)
+        plot.set_xlabel(axis_label)
         plot.grid(True, axis="x")
         plot.grid(False, axis="y")
     return show(figure, alt)

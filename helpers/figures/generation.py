@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from helpers.figures.basics import lines
-from helpers.figures.style import COLOURS, ORANGE, PURPLE, SKY, new_figure, show, token_label
+from helpers.figures.style import COLOURS, ORANGE, PURPLE, SKY, label, new_figure, show, token_label
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -116,7 +116,7 @@ def bars_by_token(axes: Axes, table: pd.DataFrame, columns: list[str], x_label: 
     height = 0.8 / len(columns)
     for n, column in enumerate(columns):
         places = [row + n * height for row in range(len(table))]
-        axes.barh(places, table[column], height * 0.95, color=COLOURS[n], label=column)
+        axes.barh(places, table[column], height * 0.95, color=COLOURS[n], label=label(column))
     middles = [row + height * (len(columns) - 1) / 2 for row in range(len(table))]
     axes.set_yticks(middles, [token_label(token) for token in table["token"]])
     axes.invert_yaxis()

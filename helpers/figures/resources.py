@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from helpers.figures.style import BLUE, COLOURS, GREEN, ORANGE, RED, new_figure, show
+from helpers.figures.style import BLUE, COLOURS, GREEN, ORANGE, RED, label, new_figure, show
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -36,7 +36,7 @@ def timeline(samples: pd.DataFrame, spans: Sequence[tuple[str, float, float]]) -
         for n, (name, began, ended) in enumerate(spans):
             plot.axvspan(began, ended, color=COLOURS[n % len(COLOURS)], alpha=0.15, lw=0)
             plot.annotate(
-                name, ((began + ended) / 2, 1.42 * top), rotation=90, va="top", ha="center",
+                label(name), ((began + ended) / 2, 1.42 * top), rotation=90, va="top", ha="center",
                 fontsize=8,
             )  # fmt: skip
     return figure
@@ -75,12 +75,12 @@ def size_lines(table: pd.DataFrame, alt: str) -> HTML:
     rows = list(range(len(table)))
     formats = [column for column in table.columns if column.endswith("_gb")]
     for column, mark in zip(formats, "os^D", strict=False):
-        axes.plot(table[column], rows, mark, markersize=7, label=column.removesuffix("_gb"))
+        axes.plot(table[column], rows, mark, markersize=7, label=label(column.removesuffix("_gb")))
     for gb in (1, 8, 24, 80):
         axes.axvline(gb, color="gray", linestyle=":", linewidth=1)
         axes.annotate(f"{gb} GB", (gb, -0.8), fontsize=8, ha="center")
     axes.set_xscale("log")
-    axes.set_yticks(rows, [str(name) for name in table.index])
+    axes.set_yticks(rows, [label(name) for name in table.index])
     axes.set_ylim(len(table) - 0.5, -1.1)
     axes.set_xlabel("memory for one sequence (GB, logarithmic)")
     axes.grid(True, axis="x")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from helpers.figures.style import BLUE, COLOURS, GREEN, ORANGE, PURPLE, SKY, new_figure, show
+from helpers.figures.style import BLUE, COLOURS, GREEN, ORANGE, PURPLE, SKY, label, new_figure, show
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -62,15 +62,15 @@ def load_bars(loads: pd.DataFrame, alt: str) -> HTML:
     figure, axes = new_figure(columns=2, height=3.0)
     labels = {"latency_ms": "latency (ms): bar p50, dot p95", "tokens_per_s": "tokens per second"}
     clients = list(dict.fromkeys(loads.index.get_level_values("clients")))
-    for axis, (column, label) in zip(axes, labels.items(), strict=True):
+    for axis, (column, axis_label) in zip(axes, labels.items(), strict=True):
         for n, (batching, rows) in enumerate(loads.groupby(level="batching", sort=False)):
             at = [clients.index(c) + 0.4 * n - 0.2 for c in rows.index.get_level_values("clients")]
-            axis.bar(at, rows[column], width=0.36, color=COLOURS[n], label=str(batching))
+            axis.bar(at, rows[column], width=0.36, color=COLOURS[n], label=label(batching))
             if column == "latency_ms":
                 axis.plot(at, rows["p95_ms"], "o", color="#333333", markersize=4)
         axis.set_xticks(range(len(clients)), [str(c) for c in clients])
         axis.set_xlabel("clients at the same time")
-        axis.set_ylabel(label)
+        axis.set_ylabel(axis_label)
     axes[1].set_ylim(top=1.25 * float(loads["tokens_per_s"].max()))
     axes[1].legend(title="batching", loc="upper left", ncols=2)
     return show(figure, alt)

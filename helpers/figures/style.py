@@ -8,9 +8,13 @@ apart by colour-blind readers (https://jfly.uni-koeln.de/color/).
 from __future__ import annotations
 
 import base64
-import html
 import io
+import unicodedata
+from functools import cache
+from itertools import groupby
 from typing import TYPE_CHECKING, Any
+
+from helpers.markup import attribute, reveal, visible
 
 if TYPE_CHECKING:
     from IPython.display import HTML
@@ -22,6 +26,10 @@ BLUE, ORANGE, GREEN, PURPLE, SKY, RED = (
 )  # fmt: skip
 COLOURS = (BLUE, ORANGE, GREEN, PURPLE, SKY, RED)
 
+FONT = "DejaVu Sans"  # matplotlib brings it; it has most alphabets and many symbols
+MONOSPACE = ("DejaVu Sans Mono", FONT)  # the second one draws what the first has not
+LONGEST_NAME = 24  # characters of a name in a label; a longer one is given as a number
+
 _STYLE: Any = {
     "axes.grid": True,
     "axes.grid.axis": "y",
@@ -29,6 +37,7 @@ _STYLE: Any = {
     "axes.spines.right": False,
     "axes.spines.top": False,
     "figure.facecolor": "white",  # a white card stays readable on a dark page
+    "font.sans-serif": [FONT],
     "font.size": 10,
     "grid.alpha": 0.3,
     "legend.frameon": False,
@@ -78,14 +87,47 @@ def show(figure: Figure, alt: str) -> HTML:
     data = base64.b64encode(image.getvalue()).decode("ascii")
     width = int(figure.get_figwidth() * 100)
     return HTML(
-        f'<img alt="{html.escape(alt, quote=True)}" '
+        f'<img alt="{attribute(alt)}" '
         f'style="width:{width}px;max-width:100%;border-radius:6px" '
         f'src="data:image/png;base64,{data}">'
     )
 
 
+def label(text: object) -> str:
+    """A text as the font can draw it, and no formula.
+
+    A character without a glyph (most emoji, Chinese, Japanese) is written by its name,
+    ⟨thumbs up sign⟩, or its number; three and more of them are counted.
+    """
+    shown = "".join(
+        _written(list(run)) if missing else "".join(run)
+        for missing, run in groupby(reveal(str(text)), lambda c: c != "\n" and not _drawable(c))
+    )
+    return shown.replace("$", r"\$")
+
+
 def token_label(token: str) -> str:
-    """A token as an axis label: blanks visible, no formula, only characters the font has."""
-    shown = token.replace(" ", "·").replace("\n", "⏎").replace("\t", "⇥")
-    drawn = (c if c.isascii() or c in "·⏎⇥" else c.encode("unicode_escape").decode() for c in shown)
-    return "".join(drawn).replace("$", r"\$")
+    """A token as a label: blanks and line breaks as signs."""
+    return label(visible(token))
+
+
+def _written(missing: list[str]) -> str:
+    if len(missing) > 2:
+        return f"⟨{len(missing)} characters from U+{ord(missing[0]):04X}⟩"
+    names = (unicodedata.name(c, "").lower() for c in missing)
+    return "".join(
+        f"⟨{name}⟩" if 0 < len(name) <= LONGEST_NAME else f"⟨U+{ord(c):04X}⟩"
+        for c, name in zip(missing, names, strict=True)
+    )
+
+
+def _drawable(char: str) -> bool:
+    return ord(char) in _glyphs()
+
+
+@cache
+def _glyphs() -> frozenset[int]:
+    """Code points that `FONT` can draw."""
+    from matplotlib.font_manager import findfont, get_font
+
+    return frozenset(get_font(findfont(FONT)).get_charmap())

@@ -5,7 +5,17 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from helpers.figures.style import BLUE, GREEN, ORANGE, RED, SKY, new_figure
+from helpers.figures.style import (
+    BLUE,
+    GREEN,
+    MONOSPACE,
+    ORANGE,
+    RED,
+    SKY,
+    label,
+    new_figure,
+    token_label,
+)
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -34,8 +44,8 @@ def merge_steps(steps: Sequence[Sequence[str]]) -> Figure:
             new = row > 0 and (start, piece) not in before
             axes.barh(row, len(piece) - 0.12, left=start + 0.06, height=0.74,
                       color=ORANGE if new else SKY, alpha=0.9 if new else 0.45)  # fmt: skip
-            axes.text(start + len(piece) / 2, row, piece, ha="center", va="center",
-                      family="monospace", color="black")  # fmt: skip
+            axes.text(start + len(piece) / 2, row, label(piece), ha="center", va="center",
+                      family=MONOSPACE, color="black")  # fmt: skip
         before = placed
     axes.set_yticks(range(len(steps)))
     axes.set_ylabel("merges done")
@@ -85,8 +95,8 @@ def padding_grid(pieces: Sequence[Sequence[str]], mask: Sequence[Sequence[int]])
     for row, (texts, flags) in enumerate(zip(pieces, mask, strict=True)):
         for column, (text, counts) in enumerate(zip(texts, flags, strict=True)):
             axes.barh(row, 0.94, left=column, height=0.8, color=SKY if counts else "#dddddd")
-            axes.text(column + 0.47, row, text.replace(" ", "·") if counts else "pad",
-                      ha="center", va="center", family="monospace", fontsize=9,
+            axes.text(column + 0.47, row, token_label(text) if counts else "pad",
+                      ha="center", va="center", family=MONOSPACE, fontsize=9,
                       color="black" if counts else "#555555")  # fmt: skip
     axes.set_yticks(range(len(pieces)))
     axes.set_ylabel("row")
@@ -112,7 +122,7 @@ def context_use(requests: dict[str, tuple[int, int]], context: int) -> Figure:
     axes.barh(rows, prompts, color=BLUE, height=0.6, label="prompt")
     axes.barh(rows, new, left=prompts, color=ORANGE, height=0.6, label="new")
     axes.axvline(context, color=RED, linestyle="--", label=f"context: {context:,}")
-    axes.set_yticks(rows, list(requests))
+    axes.set_yticks(rows, [label(name) for name in requests])
     axes.invert_yaxis()
     axes.set_xlabel("tokens")
     axes.grid(visible=False)

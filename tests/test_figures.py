@@ -1,0 +1,372 @@
+"""Figures draw what their axes say: data read back, in the unit of the label.
+
+Every case starts from quantities in base units (bytes, seconds, shares of 1, tokens, tokens a
+second). What a figure drew, times the unit that stands on its axis, must be these again: a
+factor of 1000 too much or too little, or two columns exchanged, cannot hide.
+"""
+
+from __future__ import annotations
+
+import inspect
+import re
+import warnings
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+from matplotlib.axes import Axes
+from matplotlib.colors import to_rgb
+from matplotlib.figure import Figure
+from matplotlib.text import Text
+
+from helpers import figures
+from helpers.figures.style import label, token_label
+from helpers.monitor import ResourceMonitor, get_memory_usage
+
+UNITS = {
+    "MB": 1e6, "GB": 1e9, "ms": 1e-3, "s": 1.0, "%": 1e-2, "tokens/s": 1.0, "tokens": 1.0,
+    "tokens per second": 1.0, "new tokens": 1.0, "million parameters": 1e6, "no unit": 1.0,
+    "clients": 1.0, "call": 1.0, "step": 1.0, "% of one core": 1e-2, "tokens for 100 bytes": 1e-2,
+}  # fmt: skip
+ALT = "What the figure says"
+
+
+def per_unit(axis_label: str) -> float:
+    """One unit of the label in base units; the unit stands in brackets, else it is the label."""
+    words = re.search(r"\(([^,)]*)", axis_label)
+    name = words[1] if words and words[1] in UNITS else axis_label
+    found = [unit for unit in UNITS if name == unit] or [u for u in UNITS if u in name]
+    assert found, f"no unit on the axis: {axis_label!r}"
+    return UNITS[max(found, key=len)]
+
+
+@pytest.fixture
+def draw(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Figure]:
+    """Call a function of `figures`, and get the figure that became the picture (or is given)."""
+    saved: list[Figure] = []
+    save = Figure.savefig
+
+    def remember(figure: Figure, *args: Any, **options: Any) -> None:
+        saved.append(figure)
+        save(figure, *args, **options)
+
+    monkeypatch.setattr(Figure, "savefig", remember)
+
+    def drawn(function: Callable[..., Any], *args: Any, **options: Any) -> Figure:
+        result = function(*args, **options)
+        if isinstance(result, Figure):
+            result = figures.show(result, ALT)
+        assert 'src="data:image/png;base64,' in result.data and "alt=" in result.data
+        return saved[-1]
+
+    return drawn
+
+
+def lying(axes: Axes) -> list[float]:
+    """Lengths of lying bars, in base units."""
+    return [bar.get_width() * per_unit(axes.get_xlabel()) for bar in axes.patches]
+
+
+def standing(axes: Axes) -> list[float]:
+    """Heights of standing bars, in base units."""
+    return [bar.get_height() * per_unit(axes.get_ylabel()) for bar in axes.patches]
+
+
+def curve(axes: Axes, number: int = 0) -> tuple[list[float], list[float]]:
+    """x and y of one curve, in base units."""
+    line = axes.lines[number]
+    across, up = (np.asarray(data, dtype=float) for data in line.get_data())
+    return (
+        list(across * per_unit(axes.get_xlabel())),
+        list(up * per_unit(axes.get_ylabel())),
+    )
+
+
+def near(values: Sequence[float]) -> Any:
+    return pytest.approx(list(values), rel=1e-9)
+
+
+def test_bar_list(draw: Callable[..., Figure]) -> None:
+    held = [300e6, 25e6]  # bytes
+    figure = draw(
+        figures.bar_list, ["a", "b"], [b / 1e6 for b in held], "memory (MB)", highlight="b"
+    )
+    assert lying(figure.axes[0]) == near(held)
+    assert [t.get_text() for t in figure.axes[0].get_yticklabels()] == ["a", "b"]
+    assert [t.get_text() for t in figure.axes[0].texts] == ["300.0", "25.0"]
+    assert figure.axes[0].patches[1].get_facecolor()[:3] == pytest.approx(to_rgb(figures.ORANGE))
+    with pytest.raises(ValueError, match="values"):
+        figures.bar_list(["a"], [1, 2], "x")
+
+
+def test_line_figure(draw: Callable[..., Figure]) -> None:
+    table = pd.DataFrame({"a": [0.2, 0.4], "b": [0.1, 0.9]}, index=[10, 20])
+    axes = draw(figures.line_figure, table, "new tokens", "time (s)", ALT).axes[0]
+    assert curve(axes, 0) == (near([10, 20]), near([0.2, 0.4]))
+    assert curve(axes, 1) == (near([10, 20]), near([0.1, 0.9]))
+    assert [t.get_text() for t in axes.get_legend().get_texts()] == ["a", "b"]
+    assert axes.get_xlim()[0] == axes.get_ylim()[0] == 0
+    log = draw(figures.line_figure, table, "new tokens", "time (s)", ALT, log=True).axes[0]
+    assert log.get_yscale() == "log" and 0 < log.get_ylim()[0] <= 0.1
+
+
+def test_stacked_bars_add_up(draw: Callable[..., Figure]) -> None:
+    table = pd.DataFrame({"weights": [20.0, 40], "cache": [5.0, 10]}, index=["a", "b"])
+    points = pd.Series([26.0, 49], name="measured")
+    axes = draw(figures.stacked_bars, table, "memory (MB)", ALT, points=points).axes[0]
+    ends = [(bar.get_x(), bar.get_x() + bar.get_width()) for bar in axes.patches]
+    assert ends == [(0, 20), (0, 40), (20, 25), (40, 50)]
+    assert list(np.asarray(axes.lines[0].get_xdata())) == [26, 49]
+    assert per_unit(axes.get_xlabel()) == 1e6
+
+
+def test_merge_steps(draw: Callable[..., Figure]) -> None:
+    axes = draw(figures.merge_steps, [["a", "b", "c"], ["ab", "c"], ["abc"]]).axes[0]
+    assert [t.get_text() for t in axes.texts] == ["a", "b", "c", "ab", "c", "abc"]
+    new = [bar.get_facecolor()[:3] == pytest.approx(to_rgb(figures.ORANGE)) for bar in axes.patches]
+    assert new == [False, False, False, True, False, True]
+
+
+def test_vocabulary_sizes(draw: Callable[..., Figure]) -> None:
+    rows = {"seen": [40.0, 30], "unseen": [50.0, 45], "embedding": [1.5e6, 6e6]}
+    left, right = draw(figures.vocabulary_sizes, pd.DataFrame(rows, index=[1000, 4000])).axes
+    assert curve(left, 0) == (near([1000, 4000]), near([0.4, 0.3]))  # tokens for one byte
+    assert curve(left, 1)[1] == near([0.5, 0.45])
+    assert curve(right)[1] == near([1.5e6, 6e6])
+
+
+def test_padding_grid(draw: Callable[..., Figure]) -> None:
+    axes = draw(figures.padding_grid, [["pad", "a"], ["b c", "\n"]], [[0, 1], [1, 1]]).axes[0]
+    assert [t.get_text() for t in axes.texts] == ["pad", "a", "b·c", "⏎"]
+    grey = [bar.get_facecolor()[:3] == pytest.approx(to_rgb("#dddddd")) for bar in axes.patches]
+    assert grey == [True, False, False, False]
+    with pytest.raises(ValueError, match="mask"):
+        figures.padding_grid([["a"]], [[1, 1]])
+
+
+def test_context_use(draw: Callable[..., Figure]) -> None:
+    axes = draw(figures.context_use, {"short": (7, 40), "long": (600, 50)}, 512).axes[0]
+    assert lying(axes) == near([7, 600, 40, 50])
+    assert [bar.get_x() for bar in axes.patches] == [0, 0, 7, 600]
+    assert axes.lines[0].get_xdata()[0] == 512  # type: ignore[index]
+
+
+def test_probabilities_are_in_percent(draw: Callable[..., Figure]) -> None:
+    share, drawn = [0.6, 0.1], [0.58, 0.12]
+    table = pd.DataFrame(
+        {"token": ["a", " b"], "logit": [9.5, 7.0], "probability (%)": [100 * p for p in share],
+         "drawn (%)": [100 * p for p in drawn]}
+    )  # fmt: skip
+    left, right = draw(figures.logits_and_probabilities, table).axes
+    assert lying(left) == near([9.5, 7.0]) and lying(right) == near(share)
+    assert [t.get_text() for t in right.get_yticklabels()] == ["a", "·b"]
+    axes = draw(figures.probabilities_and_draws, table).axes[0]
+    assert lying(axes) == near([*share, *drawn])
+    axes = draw(figures.distributions, table.drop(columns="logit"), ALT).axes[0]
+    assert lying(axes) == near([*share, *drawn])
+    steps = pd.DataFrame(
+        {"step": [1, 1, 2, 2], "rank": [1, 2, 1, 2], "token": list("abcd"),
+         "probability (%)": [60.0, 10, 30, 20]}
+    )  # fmt: skip
+    axes = draw(figures.candidates_by_step, steps).axes[0]
+    assert standing(axes) == near([0.6, 0.3, 0.1, 0.2])
+    assert [bar.get_y() for bar in axes.patches] == [0, 0, 60, 30]
+
+
+def test_reading_and_writing(draw: Callable[..., Figure]) -> None:
+    read, write = np.array([0.004, 0.012]), np.array([0.0021, 0.0023])  # seconds
+    lengths = np.array([20, 200])
+    table = pd.DataFrame(
+        {"read the prompt": 1e3 * read, "write one token": 1e3 * write,
+         "read, per token": 1e3 * read / lengths}, index=lengths
+    )  # fmt: skip
+    left, right = draw(figures.reading_and_writing, table).axes
+    assert curve(left, 0) == (near([20, 200]), near(read))
+    assert curve(left, 1)[1] == near(write) == curve(right, 1)[1]
+    assert curve(right, 0)[1] == near(read / lengths)
+
+
+def test_time_over_length(draw: Callable[..., Figure]) -> None:
+    table = pd.DataFrame({"with": [0.1, 0.2], "without": [0.3, 1.1]}, index=[25, 50])
+    axes = draw(figures.time_over_length, table).axes[0]
+    assert curve(axes, 1) == (near([25, 50]), near([0.3, 1.1]))
+
+
+def test_timeline(draw: Callable[..., Figure]) -> None:
+    """Memory in bytes, GPU memory too, processor as a share of one core."""
+    memory, gpu, busy, seconds = [400e6, 420e6], [1e6, 9e6], [0.5, 1.9], [0.0, 0.25]
+    table = pd.DataFrame(
+        {"seconds": seconds, "rss_mb": [b / 1e6 for b in memory],
+         "cpu_percent": [100 * b for b in busy], "gpu_mb": [b / 1e6 for b in gpu]}
+    )  # fmt: skip
+    left, right = draw(figures.timeline, table, [("load", 0.05, 0.2)]).axes
+    assert curve(left, 0) == (near(seconds), near(memory))
+    assert curve(left, 1)[1] == near(gpu)
+    assert curve(right) == (near(seconds), near(busy))
+    shaded = left.patches[0]
+    assert (shaded.get_x(), shaded.get_width()) == pytest.approx((0.05, 0.15))
+
+
+def test_a_monitored_block_is_drawn_in_its_unit(draw: Callable[..., Figure]) -> None:
+    """The whole way from this process's memory to the axis, measured a second time here."""
+    with ResourceMonitor(interval=0.02) as monitor, monitor.phase("work"):
+        sum(n * n for n in range(2_000_000))
+    left, right = draw(monitor.figure).axes
+    held = get_memory_usage() * 1e6
+    assert max(curve(left)[1]) == pytest.approx(held, rel=0.3)
+    ends = curve(left)[0][-1]
+    assert ends == pytest.approx(max(s.get_x() + s.get_width() for s in left.patches), rel=0.5)
+    assert 0.05 < ends < 60
+
+
+def test_latency_spread(draw: Callable[..., Figure]) -> None:
+    taken = [0.9, 0.2, 0.21, 0.25]  # seconds
+    table = pd.DataFrame({"call": [1, 2, 3, 4], "seconds": taken})
+    axes = draw(figures.latency_spread, table, ALT).axes[0]
+    assert curve(axes) == (near([1, 2, 3, 4]), near(taken))
+    assert curve(axes, 1)[1][0] == pytest.approx(0.21)
+    assert curve(axes, 2)[1][0] == pytest.approx(np.quantile(taken[1:], 0.95))
+    names = [t.get_text() for t in axes.get_legend().get_texts()]
+    assert names == ["one call", "median of the later calls", "their 95th percentile"]
+
+
+def test_size_lines(draw: Callable[..., Figure]) -> None:
+    held = {"fp32": [28e9, 0.5e9], "int4": [3.5e9, 0.07e9]}  # bytes
+    table = pd.DataFrame(
+        {f"{n}_gb": [b / 1e9 for b in s] for n, s in held.items()}, index=["7B", "gpt2"]
+    )
+    axes = draw(figures.size_lines, table, ALT).axes[0]
+    for number, (name, sizes) in enumerate(held.items()):
+        line = axes.lines[number]
+        drawn = np.asarray(line.get_xdata(), dtype=float) * per_unit(axes.get_xlabel())
+        assert list(drawn) == near(sizes) and line.get_label() == name
+        assert list(np.asarray(line.get_ydata())) == [0, 1]
+    assert [t.get_text() for t in axes.get_yticklabels()] == ["7B", "gpt2"]
+
+
+def test_frontier(draw: Callable[..., Figure]) -> None:
+    table = pd.DataFrame(
+        {"model": ["small", "large"], "tokens_per_s": [400.0, 90.0], "tokens_low": [380.0, 80.0],
+         "tokens_high": [410.0, 95.0], "bits_per_byte": [1.5, 1.3], "peak_mb": [350.0, 600.0]}
+    )  # fmt: skip
+    axes = draw(figures.frontier, table, ALT).axes[0]
+    points = [dots.get_offsets()[0].tolist() for dots in axes.collections
+              if len(dots.get_offsets()) and hasattr(dots, "get_sizes")]  # fmt: skip
+    assert points == [[400.0, 1.5], [90.0, 1.3]]
+    assert per_unit(axes.get_xlabel()) == UNITS["tokens/s"] and "bits per byte" in axes.get_ylabel()
+    areas = [dots.get_sizes()[0] for dots in axes.collections if hasattr(dots, "get_sizes")]
+    assert areas[1] / areas[0] == pytest.approx(600 / 350)
+    notes = [t.get_text() for t in axes.texts]
+    assert any("small" in n and "350 MB" in n for n in notes)
+    assert any("large" in n and "600 MB" in n for n in notes)
+
+
+def test_compare_bars(draw: Callable[..., Figure]) -> None:
+    load, peak, first = [0.4, 0.9], [350e6, 600e6], [0.004, 0.011]  # seconds, bytes, seconds
+    table = pd.DataFrame(
+        {"model": ["a", "b"], "load_s": load, "peak_mb": [b / 1e6 for b in peak],
+         "ttft_ms": [1e3 * s for s in first]}
+    )  # fmt: skip
+    columns = {
+        "load_s": "load time (s)",
+        "peak_mb": "peak memory (MB)",
+        "ttft_ms": "first token (ms)",
+    }
+    panels = draw(figures.compare_bars, table, columns, ALT).axes
+    assert [lying(panel) for panel in panels] == [near(load), near(peak), near(first)]
+
+
+def test_load_bars(draw: Callable[..., Figure]) -> None:
+    """Latency and throughput each on its own axis, the p95 as a dot over its bar."""
+    index = pd.MultiIndex.from_product([["step", "static"], [1, 8]], names=["batching", "clients"])
+    half, late, speed = [0.2, 0.4, 0.3, 0.9], [0.25, 0.6, 0.5, 1.5], [80.0, 300, 70, 200]
+    table = pd.DataFrame(
+        {"latency_ms": [1e3 * s for s in half], "p95_ms": [1e3 * s for s in late],
+         "tokens_per_s": speed}, index=index
+    )  # fmt: skip
+    left, right = draw(figures.load_bars, table, ALT).axes
+    assert standing(left) == near(half) and standing(right) == near(speed)
+    dots = [value for line in left.lines for value in np.asarray(line.get_ydata(), dtype=float)]
+    assert [per_unit(left.get_ylabel()) * value for value in dots] == near(late)
+    assert "latency" in left.get_ylabel() and "tokens" in right.get_ylabel()
+    assert [t.get_text() for t in left.get_xticklabels()] == ["1", "8"]
+
+
+def test_service_path_names_every_station(draw: Callable[..., Figure]) -> None:
+    words = {t.get_text() for t in draw(figures.service_path, ALT).axes[0].texts}
+    assert {"client", "validation", "queue", "engine", "model"} <= words
+
+
+def test_every_figure_of_the_package_is_tested_here() -> None:
+    """A new figure needs its data read back, too."""
+    own = {name for name in figures.__all__ if inspect.isfunction(getattr(figures, name))}
+    source = inspect.getsource(inspect.getmodule(per_unit))  # type: ignore[arg-type]
+    tested = set(re.findall(r"figures\.(\w+)", source))
+    inside = {"new_figure", "lines", "bars_by_token", "left_aligned"}  # parts of others, a table
+    assert own - tested - inside == set()
+
+
+def test_a_figure_needs_its_description() -> None:
+    figure, _ = figures.new_figure()
+    with pytest.raises(ValueError, match="alt"):
+        figures.show(figure, " ")
+    assert 'alt="&quot;a&quot; &lt; b"' in figures.show(figure, '"a" < b').data
+
+
+# --- any text can stand in a figure
+
+ODD = ["👍🏽🚀 costs $5 & $6", "日本語のテキスト العربية 𝔘", r"\frac{1}{2}$ 👩\u200d🚀 a\u200b"]
+ODD += ["\ud83d 😀 ✓ ❤\ufe0f"]
+
+
+@pytest.mark.parametrize("text", ODD)
+def test_every_figure_draws_any_text_without_a_warning(
+    draw: Callable[..., Figure], text: str
+) -> None:
+    """Emoji and other scripts: no box for a missing glyph, no formula, nothing on stderr."""
+    frame = pd.DataFrame({text: [1.0, 2.0]}, index=[text, "b"])
+    numbers = {
+        c: [1.0, 2.0] for c in ("tokens_per_s", "tokens_low", "tokens_high", "bits_per_byte")
+    }
+    models = pd.DataFrame({"model": [text, "b"], "peak_mb": [1.0, 2.0], **numbers})
+    tokens = pd.DataFrame({"token": [text, "b"], text: [60.0, 10.0], "probability (%)": [60.0, 10]})
+    steps = tokens.assign(step=[1, 1], rank=[1, 2])
+    samples = pd.DataFrame({"seconds": [0.0, 1], "rss_mb": [1.0, 2], "cpu_percent": [1.0, 2]})
+    series = pd.Series([1.0, 2.0], name=text)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        drawn = [
+            draw(figures.bar_list, [text, "b"], [1, 2], "size (MB)"),
+            draw(figures.stacked_bars, frame, "size (MB)", ALT, points=series),
+            draw(figures.line_figure, frame.assign(b=1.0).reset_index(drop=True), "x", "y", ALT),
+            draw(figures.merge_steps, [[text, "b"]]),
+            draw(figures.padding_grid, [[text, "b"]], [[1, 1]]),
+            draw(figures.context_use, {text: (1, 2)}, 512),
+            draw(figures.distributions, tokens, ALT),
+            draw(figures.candidates_by_step, steps),
+            draw(figures.timeline, samples, [(text, 0.1, 0.5)]),
+            draw(figures.size_lines, frame.set_axis([f"{text}_gb"], axis=1), ALT),
+            draw(figures.frontier, models, ALT),
+            draw(figures.compare_bars, models, {"peak_mb": "memory (MB)"}, ALT),
+        ]
+    for figure in drawn:
+        texts = {t.get_text() for t in figure.findobj(Text)}
+        assert any(label(text) in t or token_label(text) in t for t in texts)
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("👍", "⟨thumbs up sign⟩"),
+        ("naïve café", "naïve café"),
+        ("é✓😀", "é✓😀"),  # the font has these
+        ("日", "⟨U+65E5⟩"),
+        ("日本語", "⟨3 characters from U+65E5⟩"),
+        ("$1", r"\$1"),
+        ("a\u200bb", "a⟨U+200B⟩b"),
+    ],
+)
+def test_what_no_font_has_is_named(text: str, expected: str) -> None:
+    assert label(text) == expected
