@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from numbers import Integral, Real
-from typing import Any
+from typing import Any, NamedTuple
 
 from helpers.errors import ParameterError
 
@@ -12,6 +12,15 @@ MAX_PROMPT_CHARACTERS = 50_000
 PROMPT = f"text of 1 to {MAX_PROMPT_CHARACTERS} characters, not blank, without null characters"
 MAX_STOP_STRINGS, MAX_STOP_CHARACTERS = 4, 100
 MAX_BIASES, LARGEST_BIAS = 300, 100.0
+
+
+class Range(NamedTuple):
+    """What a numeric parameter may be: for sliders, error messages and the API's /info."""
+
+    minimum: float
+    maximum: float
+    default: float | None
+    meaning: str
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ to the logits stands in `helpers.sampling`.
 from __future__ import annotations
 
 from operator import getitem
-from typing import Annotated, Any, NamedTuple
+from typing import Annotated, Any
 
 from annotated_types import Ge, Gt, Le
 from pydantic import (
@@ -35,6 +35,7 @@ from helpers.fields import (
     STOP_SCHEMA,
     Allowed,
     OpenAI,
+    Range,
     number,
     stop_strings,
     token_biases,
@@ -48,15 +49,6 @@ from helpers.fields import (
 
 DEFAULT_NEW_TOKENS = 40
 LEAST_TEMPERATURE = 1e-5  # anything lower is greedy; logits divided by it would overflow
-
-
-class Range(NamedTuple):
-    """What a numeric parameter may be: for sliders, error messages and the API's /info."""
-
-    minimum: float
-    maximum: float
-    default: float | None
-    meaning: str
 
 
 class GenerationSettings(BaseModel):
