@@ -4,9 +4,9 @@
 ANY_PYTHON := $(shell command -v python3 || command -v python)
 PY := .venv/bin/python
 MODEL ?= course-gpt-4m
-export PYTHON TORCH PORT BROWSER
+export PYTHON TORCH PORT BROWSER SMOLLM2
 
-.PHONY: help setup python ready ready-dev lab test quick test-pythons soak outputs solutions new-lesson sync reset update report check lint serve load-test bench train pins clean
+.PHONY: help setup model python ready ready-dev lab test quick test-pythons soak outputs solutions new-lesson sync reset update report check lint serve load-test bench train pins clean
 
 help: ## list these targets
 	@echo "LLM Basics: make TARGET, where TARGET is one of"
@@ -23,6 +23,9 @@ ready: python
 
 ready-dev: python
 	@$(ANY_PYTHON) tools/setup_env.py --quiet --dev
+
+model: ready ## fetch the instruct model SmolLM2-135M (93 MB; set-up does, unless SMOLLM2=no)
+	@$(PY) tools/fetch_model.py
 
 lab: ready ## open lesson 00 in JupyterLab (PORT=8890 BROWSER=none choose; Ctrl+C ends it)
 	@$(PY) tools/lab.py

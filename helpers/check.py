@@ -23,7 +23,7 @@ from helpers import startup
 from helpers.environment import ROOT, default_model
 from helpers.errors import see
 from helpers.markup import safe
-from helpers.models import models_folder
+from helpers.models import cards, models_folder
 
 if TYPE_CHECKING:
     from IPython.display import HTML
@@ -174,6 +174,15 @@ def check_models(folder: Path | None = None) -> Check:
     return Check("Models", True, f"{', '.join(sorted(names))} intact, {size / 1e6:.0f} MB")
 
 
+def check_optional_models() -> Check:
+    """The models of the package index: the lessons run without them, and show less."""
+    wanted = [card for card in cards().values() if card.where == "package index"]
+    there = [f"{card.name}, {card.disk_mb:.0f} MB" for card in wanted if card.here]
+    missing = ", ".join(card.name for card in wanted if not card.here)
+    advice = "the lessons leave out what needs it; to get it: make model" if missing else ""
+    return Check("Instruct", True, ", ".join(there) or f"{missing} is not here", advice)
+
+
 def check_generation(folder: Path | None = None) -> Check:
     """One real generation with the default model.
 
@@ -202,6 +211,7 @@ def run_checks(folder: Path | None = None) -> Iterator[Check]:
     yield check_memory()
     yield check_disk()
     yield check_models(folder)
+    yield check_optional_models()
     yield check_generation(folder)
 
 

@@ -166,7 +166,52 @@ def _run(
             pad_token_id=owner.tokenizer.pad_token_id,
             **generate_arguments(settings, [max(lengths) - length for length in lengths]),
         )
+    return _results(prompts, lengths, follower, start)
+
+
+def run_ids(
+    owner: TextGenerator, ids: list[int], prompt: str, settings: GenerationSettings
+) -> Generation:
+    """Continue from token ids, which the pipeline does not take: a chat's.
+
+    Args:
+        owner: its lock is held.
+        ids: the prompt's tokens.
+        prompt: the same as text.
+        settings: for all texts.
+    """
+    import torch
+    from transformers import StoppingCriteriaList
+
+    from helpers.sampling import generate_arguments, seeded
+
+    most = settings.new_tokens(len(ids), owner.context)
+    follower = Follower(
+        [
+            Ending(owner.tokenizer, owner.end_ids, most, settings.stop)
+            for _ in range(settings.num_return_sequences)
+        ]
+    )
+    tokens = torch.tensor([ids], device=owner.model.device)
+    start = time.perf_counter()
+    with seeded(settings.seed):
+        owner.model.generate(
+            input_ids=tokens,
+            attention_mask=torch.ones_like(tokens),
+            max_new_tokens=most,
+            stopping_criteria=StoppingCriteriaList([follower]),
+            pad_token_id=owner.tokenizer.pad_token_id,
+            **generate_arguments(settings, [0]),
+        )
+    return _results([prompt], [len(ids)], follower, start)[0]
+
+
+def _results(
+    prompts: list[str], lengths: list[int], follower: Follower, start: float
+) -> list[Generation]:
+    """What the follower saw, for each prompt; `start` is when the call began."""
     seconds = time.perf_counter() - start
+    texts = len(follower.endings) // len(prompts)
     results = []
     for i, prompt in enumerate(prompts):
         endings = follower.endings[i * texts : (i + 1) * texts]

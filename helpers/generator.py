@@ -9,12 +9,14 @@ from __future__ import annotations
 
 import threading
 import time
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+from helpers.chat import Message, chat_ids, check_messages, render
 from helpers.device import device_label, resolve_device
 from helpers.environment import default_model
 from helpers.errors import ParameterError, PromptTooLongError, warn
-from helpers.generation import Generation, run
+from helpers.generation import Generation, run, run_ids
 from helpers.models import context_length, load_model
 from helpers.settings import GenerationSettings, check_prompt
 from helpers.stream import TextStream
@@ -161,6 +163,32 @@ class TextGenerator:
             raise ParameterError("num_return_sequences", settings.num_return_sequences,
                                  "1 when streaming")  # fmt: skip
         return TextStream(self, self._fit(prompt, settings, truncate), settings)
+
+    def chat(self, messages: Sequence[Message], **parameters: Any) -> Generation:
+        """Answer a chat, written by the model's own template.
+
+        Args:
+            messages: `{"role": "user", "content": "…"}` and so on; contents are plain text,
+                also where they look like special tokens.
+            **parameters: any field of `GenerationSettings`.
+
+        Raises:
+            ParameterError: a base model, a message or a parameter that cannot be used, or a
+                chat that leaves no place in the context.
+        """
+        if not getattr(self.tokenizer, "chat_template", None):
+            raise ParameterError(
+                "model",
+                self.name,
+                "an instruct model: this one has no chat template, it was trained to continue "
+                "text and not to answer. Use generate(), or load smollm2-135m",
+            )
+        settings = GenerationSettings(**parameters)
+        settings.check_tokens(self.vocabulary)
+        checked = check_messages(messages)
+        ids, prompt = chat_ids(self.tokenizer, checked), render(self.tokenizer, checked)
+        with self.lock:
+            return run_ids(self, ids, prompt, settings)
 
     def next_token_logits(self, text: str) -> torch.Tensor:
         """What the model says about the token after `text`: logits of shape (vocabulary,).

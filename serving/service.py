@@ -126,12 +126,10 @@ class Service:
 
     def chat_ids(self, messages: list[dict[str, str]]) -> list[int]:
         """Token ids of a chat, ending where the assistant's turn begins."""
-        tokenizer = self.engine.tokenizer
+        from helpers.chat import chat_ids
+
         with self._tokenizing:
-            text = tokenizer.apply_chat_template(
-                messages, tokenize=False, add_generation_prompt=True
-            )
-            return list(tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"])
+            return chat_ids(self.engine.tokenizer, messages)
 
     def room(self, settings: GenerationSettings, prompt_tokens: int) -> int:
         """How many new tokens the request gets.

