@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -160,11 +161,15 @@ def _show(
     more: dict[str, Any] | None = None,
 ) -> None:
     """A box in the cell's output; without a notebook, the same as plain text."""
+    notes = store.notes()
+    text = "\n".join([f"{title}: {message}", *([code] if code else []), *notes])
+    # Where nobody has imported IPython there is no notebook, and perhaps no IPython either.
+    if "IPython" not in sys.modules:
+        print(text)
+        return
     from IPython.core.interactiveshell import InteractiveShell
     from IPython.display import display
 
-    notes = store.notes()
-    text = "\n".join([f"{title}: {message}", *([code] if code else []), *notes])
     if not InteractiveShell.initialized():
         print(text)
         return
