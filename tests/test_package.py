@@ -32,7 +32,7 @@ with ServerProcess(model=model) as server:
 
 EXERCISE = """
 from classroom.exercises import lesson_03
-lesson_03.q1.hint()
+lesson_03.questions[0].hint()
 """
 
 
