@@ -9,18 +9,42 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from helpers.errors import ParameterError, PromptTooLongError
-from helpers.settings import GenerationSettings
+from helpers.errors import ParameterError
+from helpers.settings import DEFAULT_NEW_TOKENS, GenerationSettings, parameter_ranges
 from serving.config import Config
 from serving.engine.jobs import Job, NotReadyError
+from serving.tokenizer import SharedTokenizer
 
 if TYPE_CHECKING:
     from serving.engine.engine import Engine
 
 log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Options:
+    """How a request is answered; how its text is written is in its settings.
+
+    Attributes:
+        stream: every piece is told when it comes, not only the ends.
+        logprobs: record each new token's log-probability and that many alternatives.
+        prompt_logprobs: record them for the prompt too.
+        ignore_end: go on after end-of-text (for load tests of equal length).
+        only_prompt: read the prompt and write nothing.
+        default_new_tokens: new tokens where no length is named, as far as there is room;
+            None takes the server's DEFAULT_MAX_LENGTH, which counts the prompt.
+    """
+
+    stream: bool = False
+    logprobs: int | None = None
+    prompt_logprobs: bool = False
+    ignore_end: bool = False
+    only_prompt: bool = False
+    default_new_tokens: int | None = None
 
 
 class Service:
@@ -38,7 +62,7 @@ class Service:
         self.device, self.cuda_available, self.created = "", False, int(time.time())
         self.draining = False
         self._engine: Engine | None = None
-        self._tokenizing = threading.Lock()  # fast tokenizers refuse to be used twice at once
+        self._tokenizer: SharedTokenizer | None = None
 
     def load(self, on_ready: Callable[[], None], on_error: Callable[[Exception], None]) -> None:
         """Load the model in a thread of its own, then call one of the two."""
@@ -77,6 +101,7 @@ class Service:
         )
         engine.start()
         self.device, self.cuda_available = device_label(where), torch.cuda.is_available()
+        self._tokenizer = SharedTokenizer(tokenizer)
         self._engine = engine
 
     @property
@@ -104,15 +129,15 @@ class Service:
         """Most tokens of a request, prompt and new ones together."""
         return min(self.config.max_length_limit, self.engine.context)
 
-    def encode(self, text: str) -> list[int]:
-        """Token ids of a text."""
-        tokenizer = self.engine.tokenizer
-        with self._tokenizing:
-            return list(tokenizer(text, verbose=False)["input_ids"])
+    @property
+    def default_length(self) -> int:
+        """Tokens in all, prompt included, of a request that names no length."""
+        return min(self.config.default_max_length, self.limit)
 
-    def decode(self, ids: list[int]) -> str:
-        """Text of token ids."""
-        return str(self.engine.tokenizer.decode(ids, clean_up_tokenization_spaces=False))
+    def largest(self, length: str) -> int:
+        """The most that `max_length` or `max_new_tokens` may ever be on this server."""
+        most = self.limit if length == "max_length" else self.limit - 1
+        return min(most, int(parameter_ranges()[length].maximum))
 
     @property
     def vocabulary(self) -> int:
@@ -120,55 +145,98 @@ class Service:
         return int(self.engine.model.get_input_embeddings().num_embeddings)
 
     @property
-    def has_chat_template(self) -> bool:
-        """Whether the tokenizer knows how to write a chat."""
-        return bool(getattr(self.engine.tokenizer, "chat_template", None))
+    def tokenizer(self) -> SharedTokenizer:
+        """Text to token ids and back.
 
-    def chat_ids(self, messages: list[dict[str, str]]) -> list[int]:
-        """Token ids of a chat, ending where the assistant's turn begins."""
-        from helpers.chat import chat_ids
+        Raises:
+            NotReadyError: as `engine`.
+        """
+        _ = self.engine
+        assert self._tokenizer is not None
+        return self._tokenizer
 
-        with self._tokenizing:
-            return chat_ids(self.engine.tokenizer, messages)
+    def start(
+        self,
+        prompts: Sequence[list[int]],
+        settings: GenerationSettings,
+        options: Options = Options(),
+    ) -> Job:
+        """The one way into the engine: fill in defaults, check limits, put it in the queue.
 
-    def room(self, settings: GenerationSettings, prompt_tokens: int) -> int:
-        """How many new tokens the request gets.
+        Args:
+            prompts: token ids; every prompt gets the texts that `settings` asks for.
+            settings: what the request names; for the rest this server has its defaults.
+            options: how it is answered.
+
+        Returns:
+            the running job: its settings are those in force.
+
+        Raises:
+            ParameterError: a length that does not fit, unknown token ids, too many texts.
+            QueueFullError, NotReadyError: as the engine's `submit`.
+        """
+        engine = self.engine
+        if "temperature" not in settings.model_fields_set:
+            settings = self._with_temperature(settings)
+        job = Job(
+            self.config.request_timeout,
+            options.stream,
+            options.logprobs,
+            options.prompt_logprobs,
+            options.ignore_end,
+        )
+        for ids in prompts:
+            job.add(settings, ids, self._new_tokens(len(ids), settings, options))
+        places = self.config.slots + self.config.queue_length
+        if len(job.sequences) > places:
+            raise ParameterError("n", len(job.sequences), f"at most {places} texts on this server")
+        engine.submit(job)
+        return job
+
+    def _with_temperature(self, settings: GenerationSettings) -> GenerationSettings:
+        """The same with this server's temperature.
+
+        Raises:
+            ParameterError: at 0 there are no several texts.
+        """
+        default = self.config.default_temperature
+        try:
+            return GenerationSettings(
+                **settings.model_dump(exclude_unset=True), temperature=default
+            )
+        except ValueError:
+            raise ParameterError(
+                "num_return_sequences",
+                settings.num_return_sequences,
+                f"1 unless a temperature is named: this server's is {default:g}, and greedy "
+                "decoding writes the same text every time",
+            ) from None
+
+    def _new_tokens(
+        self, prompt_tokens: int, settings: GenerationSettings, options: Options
+    ) -> int:
+        """How many new tokens a prompt gets.
 
         Raises:
             ParameterError: the prompt leaves no room, or the length asked for does not fit.
         """
-        try:
-            return settings.new_tokens(prompt_tokens, self.limit)
-        except PromptTooLongError:
+        left = self.limit - prompt_tokens
+        if left < (0 if options.only_prompt else 1):
             raise ParameterError(
                 "prompt",
                 f"… ({prompt_tokens} tokens)",
                 f"at most {self.limit - 1} tokens long: this server allows {self.limit} tokens "
                 "for the prompt and the new text together",
-            ) from None
-
-    def job(
-        self,
-        stream: bool = False,
-        logprobs: int | None = None,
-        prompt_logprobs: bool = False,
-        ignore_end: bool = False,
-    ) -> Job:
-        """An empty job with this server's time limit."""
-        limit = self.config.request_timeout
-        return Job(limit, stream, logprobs, prompt_logprobs, ignore_end)
-
-    def submit(self, job: Job) -> None:
-        """Hand the job to the engine.
-
-        Raises:
-            QueueFullError, NotReadyError: as the engine's `submit`.
-            ParameterError: more texts than this server could ever take.
-        """
-        places = self.config.slots + self.config.queue_length
-        if len(job.sequences) > places:
-            raise ParameterError("n", len(job.sequences), f"at most {places} texts on this server")
-        self.engine.submit(job)
+            )
+        if options.only_prompt:
+            return 0
+        if settings.max_length is not None or settings.max_new_tokens is not None:
+            return settings.new_tokens(prompt_tokens, self.limit)
+        if options.default_new_tokens is not None:
+            return min(options.default_new_tokens, left)
+        if prompt_tokens < self.default_length:
+            return self.default_length - prompt_tokens
+        return min(DEFAULT_NEW_TOKENS, left)
 
     def close(self) -> None:
         """Stop the engine; whatever still runs is ended."""

@@ -81,6 +81,8 @@ def wrong_parameter(error: Exception) -> Response:
         if not isinstance(error, ParameterError):
             place = ".".join(str(part) for part in first["loc"])
             message = first["msg"].removeprefix("Value error, ")
+            if first["type"] == "extra_forbidden":
+                message = "not supported here"
             parameter = place.partition(".")[0] or None
             return problem(400, f"{place}: {message}" if place else message, parameter)
     if isinstance(error, ParameterError):

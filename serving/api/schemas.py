@@ -1,39 +1,31 @@
-"""What the API takes and answers, as pydantic models: validation and /openapi.json in one.
+"""What the native routes take and answer: validation and /openapi.json in one.
 
 Generation parameters and their ranges come from `GenerationSettings`.
 """
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal, cast
+from typing import Annotated, Any, Literal
 
-from flask_openapi3.models import MediaType, Schema
-from pydantic import (
-    BaseModel,
-    BeforeValidator,
-    ConfigDict,
-    Field,
-    StrictInt,
-    WithJsonSchema,
-    field_validator,
-)
+from pydantic import BaseModel, Field, WithJsonSchema, field_validator
 
 from helpers.settings import (
-    DEFAULT_NEW_TOKENS,
     MAX_PROMPT_CHARACTERS,
-    STOP_SCHEMA,
     GenerationSettings,
     check_prompt,
+    openai_fields,
+    openai_names,
 )
-from serving.config import Config
+from serving.service import Service
 
 API_VERSION = "1.0.0"
-MAX_TEXTS = 64  # texts that one request may ask for: prompts times n
+LENGTHS = ("max_length", "max_new_tokens")
+BEYOND = "Beyond OpenAI's"  # how `openai_fields` begins the meaning of what OpenAI has not
 
 
 # What the validators check, in JSON Schema's words (for /openapi.json). That a text may not
 # be blank stays in words: a pattern for it makes test tools search for minutes.
-_TEXT = {
+TEXT = {
     "type": "string",
     "minLength": 1,
     "description": f"Not blank, at most {MAX_PROMPT_CHARACTERS} characters.",
@@ -48,7 +40,7 @@ class GenerateRequest(GenerationSettings):
     prompt and on the server's limit (`/info`).
     """
 
-    prompt: Annotated[str, WithJsonSchema(_TEXT)] = Field(
+    prompt: Annotated[str, WithJsonSchema(TEXT)] = Field(
         description="The text to go on from, without blanks around it."
     )
 
@@ -57,24 +49,9 @@ class GenerateRequest(GenerationSettings):
     def _no_surrounding_blanks(cls, prompt: object) -> str:
         return check_prompt(prompt).strip()
 
-    def with_defaults(self, config: Config, prompt_tokens: int) -> GenerateRequest:
-        """The same request with this server's defaults for what it does not name.
-
-        Args:
-            config: holds DEFAULT_TEMPERATURE and DEFAULT_MAX_LENGTH.
-            prompt_tokens: where the prompt alone reaches DEFAULT_MAX_LENGTH, the course's
-                usual number of new tokens is added, as far as the limit leaves room.
-        """
-        changes: dict[str, Any] = {}
-        if "temperature" not in self.model_fields_set:
-            changes["temperature"] = config.default_temperature
-        if self.max_length is None and self.max_new_tokens is None:
-            if prompt_tokens < config.default_max_length:
-                changes["max_length"] = config.default_max_length
-            else:
-                room = config.max_length_limit - prompt_tokens
-                changes["max_new_tokens"] = max(1, min(DEFAULT_NEW_TOKENS, room))
-        return self.model_copy(update=changes)
+    def settings(self) -> GenerationSettings:
+        """What is asked for besides the prompt; only what the request names is set."""
+        return GenerationSettings(**self.model_dump(exclude={"prompt"}, exclude_unset=True))
 
 
 class Metadata(BaseModel):
@@ -133,6 +110,14 @@ class Live(BaseModel):
     status: Literal["alive"] = "alive"
 
 
+class OpenAIName(BaseModel):
+    """What OpenAI's API makes of a parameter."""
+
+    name: str
+    default: int | float | None = Field(None, description="Where a request names none there.")
+    extra: bool = Field(description="Beyond OpenAI's own: its client passes it in extra_body.")
+
+
 class ParameterInfo(BaseModel):
     """One parameter of /generate."""
 
@@ -140,7 +125,9 @@ class ParameterInfo(BaseModel):
     description: str
     minimum: int | float | None = None
     maximum: int | float | None = None
+    above: bool = Field(False, description="The minimum itself is not allowed.")
     default: int | float | str | list[str] | dict[str, float] | None = None
+    openai: OpenAIName | None = Field(None, description="None: /v1/completions has it not.")
 
 
 class Info(BaseModel):
@@ -158,169 +145,38 @@ class Info(BaseModel):
     supported_parameters: dict[str, ParameterInfo]
 
 
-def parameter_info(config: Config, limit: int) -> dict[str, ParameterInfo]:
+def parameter_info(service: Service) -> dict[str, ParameterInfo]:
     """Every parameter of /generate, with this server's ranges and defaults.
 
     Args:
-        config: this server's configuration.
-        limit: most tokens of a request, prompt included.
+        service: a service that is ready.
     """
-    found = {}
-    defaults = {
-        "temperature": config.default_temperature,
-        "max_length": config.default_max_length,
+    here = {
+        "temperature": service.config.default_temperature,
+        "max_length": service.default_length,
     }
+    theirs = {ours: name for name, ours in openai_names().items()}
+    fields = openai_fields()
+    found = {}
     schemas = GenerateRequest.model_json_schema()["properties"]
     for name, schema in ({"prompt": schemas.pop("prompt")} | schemas).items():
-        number = next((s for s in schema.get("anyOf", []) if "maximum" in s), schema)
-        kind = "strings" if name == "stop" else number.get("type", "string")
-        top = number.get("maximum")
-        if name in ("max_length", "max_new_tokens"):
-            top = limit if name == "max_length" else limit - 1
+        shape = next((s for s in schema.get("anyOf", []) if s["type"] != "null"), schema)
+        default, openai = here.get(name, schema.get("default")), None
+        if name in theirs:
+            field = fields[theirs[name]][1]
+            number = field.default if isinstance(field.default, int | float) else None
+            extra = (field.description or "").startswith(BEYOND)
+            openai = OpenAIName(name=theirs[name], default=number, extra=extra)
         found[name] = ParameterInfo(
-            type=cast(Any, kind),
+            type="strings" if name == "stop" else shape["type"],
             description=schema["description"],
-            minimum=number.get("minimum", number.get("exclusiveMinimum")),
-            maximum=top,
-            default=defaults.get(name, schema.get("default")),
+            minimum=shape.get("minimum", shape.get("exclusiveMinimum")),
+            maximum=service.largest(name) if name in LENGTHS else shape.get("maximum"),
+            above="exclusiveMinimum" in shape,
+            default=default,
+            openai=openai,
         )
     return found
-
-
-# The OpenAI-compatible part: https://platform.openai.com/docs/api-reference/completions
-
-
-def _number(value: object) -> object:
-    """True is not 1 and "0.7" is not 0.7."""
-    if isinstance(value, bool | str):
-        raise ValueError(f"{type(value).__name__} given for a number")
-    return value
-
-
-Int = Annotated[int, BeforeValidator(_number)]
-Float = Annotated[float, BeforeValidator(_number)]
-
-
-class StreamOptions(BaseModel):
-    """Options of a streamed answer."""
-
-    model_config = ConfigDict(extra="forbid")
-    include_usage: bool = Field(False, strict=True, description="End with a block of usage.")
-
-
-class _OpenAIRequest(BaseModel):
-    """What completions and chats have in common; unknown parameters are refused."""
-
-    model_config = ConfigDict(extra="forbid")
-
-    model: str = Field(description="As /v1/models names it.")
-    temperature: Float | None = Field(1.0, ge=0, le=2)
-    top_p: Float | None = Field(1.0, gt=0, le=1)
-    n: Int = Field(1, ge=1, le=16, description="Texts for each prompt.")
-    stop: Annotated[str | list[str] | None, WithJsonSchema(STOP_SCHEMA)] = Field(
-        None, description="The text ends before any of these strings."
-    )
-    seed: Int | None = Field(None, ge=0, le=2**63 - 1)
-    stream: bool | None = Field(False, strict=True)
-    stream_options: StreamOptions | None = None
-    frequency_penalty: Float | None = Field(0, ge=0, le=0, description="Not offered: 0 only.")
-    presence_penalty: Float | None = Field(0, ge=0, le=0, description="Not offered: 0 only.")
-    user: str | None = Field(None, description="Ignored.")
-    top_k: Int = Field(0, ge=0, le=1000, description="Beyond OpenAI's: 0 is off.")
-    repetition_penalty: Float = Field(1.0, ge=0.5, le=2, description="Beyond OpenAI's: 1 is off.")
-    ignore_eos: bool = Field(
-        False, strict=True, description="Beyond OpenAI's: go on after end-of-text (load tests)."
-    )
-
-    def settings(self, new_tokens: int | None) -> GenerationSettings:
-        """These parameters as the engine knows them; a ParameterError if they do not fit."""
-        stop = [self.stop] if isinstance(self.stop, str) else self.stop or []
-        return GenerationSettings(
-            max_new_tokens=new_tokens,
-            temperature=1.0 if self.temperature is None else self.temperature,
-            top_k=self.top_k,
-            top_p=1.0 if self.top_p is None else self.top_p,
-            repetition_penalty=self.repetition_penalty,
-            num_return_sequences=self.n,
-            stop=tuple(stop),
-            seed=self.seed,
-        )
-
-
-Text = Annotated[str, WithJsonSchema(_TEXT)]
-TokenIds = Annotated[list[Annotated[StrictInt, Field(ge=0)]], Field(min_length=1)]
-
-
-class CompletionRequest(_OpenAIRequest):
-    """POST /v1/completions: go on from one or several prompts."""
-
-    prompt: (
-        Text
-        | TokenIds
-        | Annotated[list[Text], Field(min_length=1, max_length=MAX_TEXTS)]
-        | Annotated[list[TokenIds], Field(min_length=1, max_length=MAX_TEXTS)]
-    ) = Field(description="A text, a list of texts, token ids, or a list of lists of ids.")
-    max_tokens: Int | None = Field(16, ge=1, le=4096, description="Most new tokens.")
-    logprobs: Int | None = Field(None, ge=0, le=5, description="Alternatives for each token.")
-    echo: bool | None = Field(False, strict=True, description="Give the prompt back too.")
-
-
-class Message(BaseModel):
-    """One turn of a chat."""
-
-    model_config = ConfigDict(extra="forbid")
-    role: Literal["system", "developer", "user", "assistant"]
-    content: Text
-    name: str | None = None
-
-
-class ChatRequest(_OpenAIRequest):
-    """POST /v1/chat/completions: only for models whose tokenizer has a chat template."""
-
-    messages: list[Message] = Field(min_length=1, max_length=256)
-    max_tokens: Int | None = Field(None, ge=1, le=4096)
-    max_completion_tokens: Int | None = Field(None, ge=1, le=4096)
-
-
-class OpenAIErrorBody(BaseModel):
-    """What went wrong, in OpenAI's words."""
-
-    message: str
-    type: str
-    param: str | None = None
-    code: str | None = None
-
-
-class OpenAIError(BaseModel):
-    """An error in OpenAI's form."""
-
-    error: OpenAIErrorBody
-
-
-class Usage(BaseModel):
-    """Tokens read and written."""
-
-    prompt_tokens: int
-    completion_tokens: int
-    total_tokens: int
-
-
-class Logprobs(BaseModel):
-    """Log-probabilities in the form of /v1/completions, one entry a token."""
-
-    tokens: list[str]
-    token_logprobs: list[float | None]
-    top_logprobs: list[dict[str, float] | None]
-    text_offset: list[int]
-
-
-class CompletionChoice(BaseModel):
-    """One of the texts."""
-
-    index: int
-    text: str
-    logprobs: Logprobs | None = None
-    finish_reason: Literal["stop", "length"] | None
 
 
 # One server-sent event of a stream.
@@ -329,68 +185,3 @@ EVENT: dict[str, Any] = {
     "properties": {"event": {"type": "string"}, "data": {"type": "string"}},
     "required": ["data"],
 }
-# Says in /openapi.json that with stream=true the answer is a stream of events.
-_OR_EVENTS: Any = {
-    "openapi_extra": {
-        "description": "The answer; with stream=true its pieces as events, then [DONE].",
-        "content": {"text/event-stream": MediaType(schema=Schema(**EVENT))},
-    }
-}
-
-
-class Completion(BaseModel):
-    """The answer of /v1/completions."""
-
-    model_config = _OR_EVENTS
-
-    id: str
-    object: Literal["text_completion"] = "text_completion"
-    created: int = Field(description="Unix time in seconds.")
-    model: str
-    choices: list[CompletionChoice]
-    usage: Usage
-
-
-class AssistantMessage(BaseModel):
-    """The model's turn."""
-
-    role: Literal["assistant"] = "assistant"
-    content: str
-
-
-class ChatChoice(BaseModel):
-    """One of the answers."""
-
-    index: int
-    message: AssistantMessage
-    logprobs: None = None
-    finish_reason: Literal["stop", "length"]
-
-
-class ChatCompletion(BaseModel):
-    """The answer of /v1/chat/completions."""
-
-    model_config = _OR_EVENTS
-
-    id: str
-    object: Literal["chat.completion"] = "chat.completion"
-    created: int
-    model: str
-    choices: list[ChatChoice]
-    usage: Usage
-
-
-class ModelEntry(BaseModel):
-    """A model of this server."""
-
-    id: str
-    object: Literal["model"] = "model"
-    created: int
-    owned_by: str
-
-
-class ModelList(BaseModel):
-    """The answer of /v1/models."""
-
-    object: Literal["list"] = "list"
-    data: list[ModelEntry]

@@ -1,0 +1,1 @@
+"""The OpenAI-compatible side of the API: requests, answers, and what writes them."""
