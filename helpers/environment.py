@@ -4,10 +4,15 @@ from __future__ import annotations
 
 import ipaddress
 import os
+import sys
+import tempfile
+from io import StringIO
 from pathlib import Path
+from types import TracebackType
 from urllib.parse import urlsplit
 
 from helpers.errors import warn
+from helpers.textfiles import TextFileError, read_text
 
 ROOT = Path(__file__).resolve().parent.parent
 DEFAULT_MODEL = "course-gpt-4m"
@@ -20,12 +25,22 @@ def load_environment(root: Path = ROOT) -> None:
 
     Model libraries read their variables when they are imported, so this runs first. The
     older TRANSFORMERS_CACHE, which transformers 5 ignores, is said to be ignored.
+
+    Args:
+        root: the folder of `.env`.
+
+    Raises:
+        TextFileError: `.env` is no text; names the file and the line.
     """
     env_file = root / ".env"
     if env_file.is_file():
         from dotenv import load_dotenv
 
-        load_dotenv(env_file, override=False)
+        try:
+            load_dotenv(stream=StringIO(read_text(env_file)), override=False)
+        except TextFileError:
+            sys.excepthook = _in_one_line  # of a program; notebooks show errors their own way
+            raise
     bypass_proxies()
     os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
     old = os.environ.get("TRANSFORMERS_CACHE")
@@ -35,6 +50,18 @@ def load_environment(root: Path = ROOT) -> None:
             f"TRANSFORMERS_CACHE is the older name of this setting; HF_HOME={old} is used "
             "instead. Set HF_HOME (downloads then lie in its folder hub/)."
         )
+    if os.path.expanduser("~") == "~" and not os.environ.get("XDG_CACHE_HOME"):
+        # A container's user without a home: the hub's library would make a folder named "~".
+        os.environ.setdefault("HF_HOME", os.path.join(tempfile.gettempdir(), "huggingface"))
+
+
+def _in_one_line(
+    kind: type[BaseException], error: BaseException, trace: TracebackType | None
+) -> None:
+    if isinstance(error, TextFileError):
+        print(f"error: {error}", file=sys.stderr)
+    else:
+        sys.__excepthook__(kind, error, trace)
 
 
 def is_loopback(url: str) -> bool:

@@ -16,6 +16,8 @@ import pytest
 from helpers import check, installed, machine
 from tests.conftest import ROOT, writable
 
+pytestmark = pytest.mark.slow  # most tests start processes
+
 
 def run(*arguments: str, **settings: str) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "helpers.check", *arguments]

@@ -20,7 +20,10 @@ from jupyter_client.manager import KernelManager
 from helpers.child import own_session
 from tests.conftest import ROOT
 
-pytestmark = pytest.mark.skipif(os.name == "nt", reason="signals and process groups")
+pytestmark = [
+    pytest.mark.slow,  # most tests start processes
+    pytest.mark.skipif(os.name == "nt", reason="signals and process groups"),
+]
 LIMIT = 120  # seconds that nothing should need: an event is waited for
 
 START = """

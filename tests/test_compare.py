@@ -16,6 +16,8 @@ from helpers import compare as comparing
 from helpers.compare import compare, read, save
 from helpers.errors import ParameterError
 
+pytestmark = pytest.mark.slow  # most tests start processes
+
 
 @pytest.fixture(scope="module")
 def table():

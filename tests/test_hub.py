@@ -25,6 +25,8 @@ from transformers import AutoTokenizer, GPT2Config, GPT2LMHeadModel
 
 from helpers.models import locate
 
+pytestmark = pytest.mark.slow  # most tests start processes
+
 NAME = "somebody/tiny-gpt2"
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 WEIGHTS = "model.safetensors"

@@ -100,6 +100,35 @@ def test_env_file_is_read_and_a_set_variable_wins(copy_of_helpers: Path) -> None
     ]
 
 
+LINES = "# f\u00fcr Ada\nMODEL_NAME=gpt2\nHF_HOME=/cache/Jos\u00e9\n"
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "utf-32"])
+def test_env_file_is_read_by_its_byte_order_mark(copy_of_helpers: Path, encoding: str) -> None:
+    """PowerShell's `>` writes UTF-16, Windows' editor may put a mark first."""
+    (copy_of_helpers / ".env").write_bytes(LINES.replace("\n", "\r\n").encode(encoding))
+    code = "import helpers, os; print([os.environ[n] for n in ('MODEL_NAME', 'HF_HOME')])"
+    settings = {"MODEL_NAME": None, "HF_HOME": None, "PYTHONIOENCODING": "utf-8"}
+    assert python(code, copy_of_helpers, **settings).strip() == "['gpt2', '/cache/Jos\u00e9']"
+
+
+@pytest.mark.parametrize("command", [["-c", "import helpers"], ["-m", "helpers.check"]])
+def test_env_file_in_another_encoding_is_one_line(
+    copy_of_helpers: Path, command: list[str]
+) -> None:
+    (copy_of_helpers / ".env").write_bytes(LINES.encode("latin-1").partition(b"\n")[2])
+    ran = subprocess.run(
+        [sys.executable, *command],
+        cwd=copy_of_helpers,
+        env=os.environ | {"PYTHONPATH": str(copy_of_helpers)},
+        capture_output=True,
+        text=True,
+    )
+    assert ran.returncode == 1 and ran.stdout == ""
+    (line,) = ran.stderr.splitlines()
+    assert line.startswith("error: ") and ".env, line 2: the byte 0xe9 is not UTF-8" in line
+
+
 def test_default_model_without_any_setting() -> None:
     code = "from helpers.environment import default_model; print(default_model())"
     assert python(code, MODEL_NAME=" ").strip() == "course-gpt-4m"
@@ -155,3 +184,26 @@ def test_addresses_of_this_machine(url: str, here: bool) -> None:
     from helpers.environment import is_loopback
 
     assert is_loopback(url) is here
+
+
+NO_HOME = """
+import os, pwd
+def nobody(number):
+    raise KeyError(number)
+pwd.getpwuid = nobody
+del os.environ["HOME"]
+import helpers
+from huggingface_hub import constants
+print(constants.HF_HOME)
+"""
+
+
+@pytest.mark.skipif(os.name == "nt", reason="users without an entry in passwd")
+def test_downloads_have_a_place_where_the_user_has_no_home(tmp_path: Path) -> None:
+    """As in `docker run --user 12345`; the hub's library would make a folder named `~` here."""
+    settings = {"HF_HOME": None, "TRANSFORMERS_CACHE": None, "XDG_CACHE_HOME": None}
+    where = Path(python(NO_HOME, TMPDIR=str(tmp_path), **settings).strip())
+    assert where == tmp_path / "huggingface"
+    assert python(NO_HOME, **settings | {"HF_HOME": "/mine"}).strip() == "/mine"
+    assert python(NO_HOME, **settings | {"XDG_CACHE_HOME": "/x"}).strip() == "/x/huggingface"
+    assert "/old" in python(NO_HOME, **settings | {"TRANSFORMERS_CACHE": "/old"})

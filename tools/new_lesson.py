@@ -20,10 +20,6 @@ from string import Template
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))  # this folder's course, whichever one is installed
 
-import nbformat  # noqa: E402
-from nbformat import NotebookNode  # noqa: E402
-from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook  # noqa: E402
-
 from classroom import course  # noqa: E402
 
 FRAME = Path(__file__).resolve().parent / "frame"
@@ -76,12 +72,15 @@ def frame(name: str, values: dict[str, str]) -> str:
     return Template((FRAME / name).read_text(encoding="utf-8")).substitute(values)
 
 
-def notebook(text: str) -> NotebookNode:
-    """The cells of a frame in Markdown.
+def write_notebook(text: str, path: Path) -> None:
+    """Write the notebook that a frame in Markdown describes.
 
     A block of Python is a cell of code, with the tags that its first line names; what stands
     between two is a cell of prose, or several, parted by a line `---`.
     """
+    import nbformat  # takes seconds, and a refusal needs it not
+    from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
+
     cells = []
     pieces = CODE.split(text)  # prose, tags, code, prose, …
     for place in range(0, len(pieces), 3):
@@ -91,7 +90,7 @@ def notebook(text: str) -> NotebookNode:
             tags = pieces[place + 1].split()
             metadata = {"tags": tags} if tags else {}
             cells.append(new_code_cell(pieces[place + 2].strip(), metadata=metadata))
-    return new_notebook(cells=cells)
+    nbformat.write(new_notebook(cells=cells), path)
 
 
 def run(tool: str, *arguments: str) -> None:
@@ -117,7 +116,7 @@ def make(number: str, slug: str, title: str) -> list[Path]:
             raise Refused(f"{path.relative_to(ROOT)} is there already.")
     exercises.write_text(frame("lesson.py.txt", values), encoding="utf-8")
     answers.write_text(frame("answers.py.txt", values), encoding="utf-8")
-    nbformat.write(notebook(frame("notebook.md", values)), lesson)
+    write_notebook(frame("notebook.md", values), lesson)
     MANIFEST.write_text(manifest, encoding="utf-8")
     for tool in ("exercises.py", "sync.py", "outputs.py", "solutions.py"):
         run(tool, *([] if tool == "sync.py" else [number]))

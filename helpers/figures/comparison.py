@@ -28,7 +28,7 @@ def frontier(table: pd.DataFrame, alt: str) -> HTML:
         ]
         at = (row["tokens_per_s"], row["bits_per_byte"])
         axes.errorbar(*at, xerr=spread, color=colour, capsize=4, zorder=2)
-        axes.scatter(*at, s=row["peak_mb"], color=colour, alpha=0.75, zorder=3)
+        axes.scatter(*at, s=row["peak_mb"], color=colour, alpha=0.75, zorder=3, clip_on=False)
         axes.annotate(
             f"{label(row['model'])}\n{row['peak_mb']:.0f} MB", at, xytext=(0, 18),
             textcoords="offset points", fontsize=9,

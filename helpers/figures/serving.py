@@ -71,6 +71,6 @@ def load_bars(loads: pd.DataFrame, alt: str) -> HTML:
         axis.set_xticks(range(len(clients)), [str(c) for c in clients])
         axis.set_xlabel("clients at the same time")
         axis.set_ylabel(axis_label)
-    axes[1].set_ylim(top=1.25 * float(loads["tokens_per_s"].max()))
-    axes[1].legend(title="batching", loc="upper left", ncols=2)
+    handles, names = axes[0].get_legend_handles_labels()
+    figure.legend(handles, names, title="batching", loc="outside upper center", ncols=2)
     return show(figure, alt)

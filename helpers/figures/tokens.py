@@ -91,7 +91,11 @@ def padding_grid(pieces: Sequence[Sequence[str]], mask: Sequence[Sequence[int]])
     if [len(row) for row in pieces] != [len(row) for row in mask]:
         raise ValueError("mask: one number a token is needed, got another shape")
     columns = max(len(row) for row in pieces)
-    figure, (axes,) = new_figure(min(9.0, 1.0 + 0.95 * columns), 0.7 + 0.42 * len(pieces))
+    longest = max(len(token_label(text)) for row in pieces for text in row)
+    wide = 0.95 * max(1.0, longest / 11)  # inches of a column; a name needs more than most tokens
+    figure, (axes,) = new_figure(
+        min(9.0 * max(1.0, longest / 11), 1.0 + wide * columns), 0.7 + 0.42 * len(pieces)
+    )
     for row, (texts, flags) in enumerate(zip(pieces, mask, strict=True)):
         for column, (text, counts) in enumerate(zip(texts, flags, strict=True)):
             axes.barh(row, 0.94, left=column, height=0.8, color=SKY if counts else "#dddddd")

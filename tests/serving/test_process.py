@@ -20,6 +20,8 @@ import pytest
 from serving.client import APIError, Client, ServerError, ServerProcess
 from serving.config import ConfigError, load_config
 
+pytestmark = pytest.mark.slow  # most tests start processes
+
 ROOT = Path(__file__).resolve().parents[2]
 MODEL = "course-gpt-1m"
 COMMAND = [sys.executable, "-m", "serving"]

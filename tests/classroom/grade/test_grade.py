@@ -84,6 +84,7 @@ def graded(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, subprocess.C
     return output, done
 
 
+@pytest.mark.slow
 def test_every_learner_is_a_row(graded) -> None:
     output, done = graded
     assert done.returncode == 1, done.stdout + done.stderr
@@ -92,6 +93,7 @@ def test_every_learner_is_a_row(graded) -> None:
     assert done.stdout.count("\n[") == 8 and "gradebook.html" in done.stdout
 
 
+@pytest.mark.slow
 def test_solved_and_untouched(graded) -> None:
     book = table(graded[0])
     assert all(book["anna"][q.id] == "right" for q in LESSON.questions)
@@ -101,12 +103,14 @@ def test_solved_and_untouched(graded) -> None:
     assert book["ben"]["attempts"] == "0"
 
 
+@pytest.mark.slow
 def test_helpers_changed_in_memory_and_forged_outputs_mark_nothing_right(graded) -> None:
     row = table(graded[0])["cheat"]
     assert row["right"] == "0"
     assert row["01.1"] == "wrong" and row["01.2"] in ("wrong", "error")
 
 
+@pytest.mark.slow
 def test_crash_endless_loop_flood_and_memory_are_rows(graded) -> None:
     book = table(graded[0])
     assert "kernel died" in book["crash"]["problems"] and book["crash"]["01.1"] == "right"
@@ -119,11 +123,13 @@ def test_crash_endless_loop_flood_and_memory_are_rows(graded) -> None:
     assert book["broken"]["problems"] and book["broken"]["right"] == "0"
 
 
+@pytest.mark.slow
 def test_attempts_and_errors_are_counted_and_the_last_answer_counts(graded) -> None:
     row = table(graded[0])["tries"]
     assert (row["01.1"], row["attempts"], row["errors"]) == ("right", "3", "1")
 
 
+@pytest.mark.slow
 def test_the_page_shows_it_all(graded) -> None:
     page = (graded[0] / "gradebook.html").read_text(encoding="utf-8")
     for learner in table(graded[0]):
