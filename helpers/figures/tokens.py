@@ -91,7 +91,9 @@ def padding_grid(pieces: Sequence[Sequence[str]], mask: Sequence[Sequence[int]])
     if [len(row) for row in pieces] != [len(row) for row in mask]:
         raise ValueError("mask: one number a token is needed, got another shape")
     columns = max(len(row) for row in pieces)
-    longest = max(len(token_label(text)) for row in pieces for text in row)
+    pairs = (pair for both in zip(pieces, mask, strict=True) for pair in zip(*both, strict=True))
+    drawn = [text for text, counts in pairs if counts]
+    longest = max((len(token_label(text)) for text in drawn), default=0)
     wide = 0.95 * max(1.0, longest / 11)  # inches of a column; a name needs more than most tokens
     figure, (axes,) = new_figure(
         min(9.0 * max(1.0, longest / 11), 1.0 + wide * columns), 0.7 + 0.42 * len(pieces)
