@@ -184,7 +184,7 @@ def test_only_what_is_missing_or_too_old_is_installed(colab: Colab) -> None:
         colab.offers(newer)
     ran = colab.set_up()
     assert (ran.returncode, ran.stderr) == (0, ""), ran.stdout + ran.stderr
-    wanted = {name: PINS[name] for name in ("flask-openapi3", "papermill", "transformers")}
+    wanted = {name: PINS[name] for name in ("flask-openapi3", "transformers", "papermill")}
     listed = ", ".join(f"{name} {number}" for name, number in wanted.items())
     assert ran.stdout == f"The course is in course/; newly installed: {listed}.\n"
     new = {name.replace("-", "_"): number for name, number in wanted.items()}
