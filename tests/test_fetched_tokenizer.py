@@ -8,6 +8,7 @@ import pytest
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
+from helpers import memory
 from helpers.models import cards, models_folder
 from tools.fetch_model import split_digits
 
@@ -38,13 +39,8 @@ def test_it_is_saved_with_the_tokenizer(tokenizer: PreTrainedTokenizerFast, tmp_
     assert again.tokenize("\n\n12") == ["ĊĊ", "1", "2"]
 
 
-def test_published_shape_of_the_fetched_model() -> None:
-    """Where the model is here, the catalogue and its configuration say the same."""
-    card = cards()["smollm2-135m"]
-    if not card.here:
-        pytest.skip("smollm2-135m is not here: make model")
-    from helpers import memory
-
+def test_catalogue_and_configuration_say_the_same(smollm2: str) -> None:
+    card = cards()[smollm2]
     of = memory.shape(models_folder() / card.name)
     assert (of.parameters, of.context) == (card.parameters, card.context)
     assert (of.layers, of.hidden, of.kv_heads, of.head_size) == (30, 576, 3, 64)
