@@ -178,8 +178,17 @@ def test_it_fits_every_width(
     context.close()
 
 
-def test_it_works_below_a_proxys_prefix(browser: Browser, server: ServerProcess) -> None:
-    """Every request stays below the prefix, as jupyter-server-proxy needs it."""
+def test_it_works_below_a_proxys_prefix(browser: Browser, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every request stays below the prefix, as jupyter-server-proxy needs it.
+
+    That proxy hands the browser's headers on: the hub's name as Host, its page as Origin.
+    """
+    monkeypatch.setenv("JUPYTERHUB_SERVICE_PREFIX", "/user/")
+    with ServerProcess("hub", model="course-gpt-1m") as server:
+        below_a_prefix(browser, server)
+
+
+def below_a_prefix(browser: Browser, server: ServerProcess) -> None:
     context = browser.new_context()
     page = context.new_page()
     paths = []
@@ -189,7 +198,8 @@ def test_it_works_below_a_proxys_prefix(browser: Browser, server: ServerProcess)
         paths.append(path)
         assert path.startswith("user/proxy/5000/"), path
         inner = server.url + "/" + path.removeprefix("user/proxy/5000/")
-        route.fulfill(response=route.fetch(url=inner))
+        headers = request.headers | {"host": "proxy.invalid"}
+        route.fulfill(response=route.fetch(url=inner, headers=headers))
 
     page.route("**/*", forward)
     page.goto("http://proxy.invalid/user/proxy/5000/")
