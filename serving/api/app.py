@@ -81,13 +81,17 @@ def _document(app: OpenAPI, service: Service) -> dict[str, Any]:
     document = copy.deepcopy(app.api_doc)
     for methods in document["paths"].values():  # a GET takes nothing that could be wrong
         methods.get("get", {}).get("responses", {}).pop("400", None)
+    (name,) = document["paths"]["/v1/models/{name}"]["get"]["parameters"]
+    name["schema"]["enum"] = [service.model]
     models = document["components"]["schemas"]
-    for name in ("CompletionRequest", "ChatRequest"):
-        models[name]["properties"]["model"]["enum"] = [service.model]
+    for request_name in ("CompletionRequest", "ChatRequest"):
+        models[request_name]["properties"]["model"]["enum"] = [service.model]
     models["GenerateRequest"]["properties"]["temperature"]["default"] = (
         service.config.default_temperature
     )
     if not service.problem:
-        for name, field, length in LENGTHS:
-            models[name]["properties"][field]["anyOf"][0]["maximum"] = service.largest(length)
+        for request_name, field, length in LENGTHS:
+            models[request_name]["properties"][field]["anyOf"][0]["maximum"] = service.largest(
+                length
+            )
     return document
