@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
-from matplotlib.colors import to_rgb
+from matplotlib.colors import to_hex, to_rgb
 from matplotlib.figure import Figure
 from matplotlib.text import Text
 
@@ -248,17 +248,21 @@ def test_size_lines(draw: Callable[..., Any]) -> None:
 def test_frontier(draw: Callable[..., Any]) -> None:
     table = pd.DataFrame(
         {"model": ["small", "large"], "tokens_per_s": [400.0, 90.0], "tokens_low": [380.0, 80.0],
-         "tokens_high": [410.0, 95.0], "bits_per_byte": [1.5, 1.3], "peak_mb": [350.0, 600.0]}
+         "tokens_high": [410.0, 95.0], "bits_per_byte": [1.5, 1.3], "peak_mb": [350.0, 600.0],
+         "parameters_m": [4.0, 16.0]}
     )  # fmt: skip
-    axes = draw(figures.frontier, table, ALT).axes[0]
+    axes = draw(figures.frontier, table, ALT, beaten=["large"]).axes[0]
     points = [dots.get_offsets()[0].tolist() for dots in axes.collections
               if len(dots.get_offsets()) and hasattr(dots, "get_sizes")]  # fmt: skip
     assert points == [[400.0, 1.5], [90.0, 1.3]]
     assert per_unit(axes.get_xlabel()) == UNITS["tokens/s"] and "bits per byte" in axes.get_ylabel()
     areas = [dots.get_sizes()[0] for dots in axes.collections if hasattr(dots, "get_sizes")]
-    assert areas[1] / areas[0] == pytest.approx(600 / 350)
+    assert areas[1] / areas[0] == pytest.approx(16 / 4)
+    filled = [to_hex(dots.get_facecolor()[0]) for dots in axes.collections
+              if hasattr(dots, "get_sizes")]  # fmt: skip
+    assert filled[1] == "#ffffff" != filled[0], "what is beaten is hollow"
     notes = [t.get_text() for t in axes.texts]
-    assert any("small" in n and "350 MB" in n for n in notes)
+    assert any("small" in n and "350 MB" in n and "4M" in n for n in notes)
     assert any("large" in n and "600 MB" in n for n in notes)
 
 
@@ -327,7 +331,9 @@ def test_every_figure_draws_any_text_without_a_warning(draw: Callable[..., Any],
     numbers = {
         c: [1.0, 2.0] for c in ("tokens_per_s", "tokens_low", "tokens_high", "bits_per_byte")
     }
-    models = pd.DataFrame({"model": [text, "b"], "peak_mb": [1.0, 2.0], **numbers})
+    models = pd.DataFrame(
+        {"model": [text, "b"], "peak_mb": [1.0, 2.0], "parameters_m": [1, 2], **numbers}
+    )
     tokens = pd.DataFrame({"token": [text, "b"], text: [60.0, 10.0], "probability (%)": [60.0, 10]})
     steps = tokens.assign(step=[1, 1], rank=[1, 2])
     samples = pd.DataFrame({"seconds": [0.0, 1], "rss_mb": [1.0, 2], "cpu_percent": [1.0, 2]})

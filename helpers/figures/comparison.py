@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from helpers.figures.style import COLOURS, label, new_figure, show
@@ -10,16 +12,23 @@ if TYPE_CHECKING:
     import pandas as pd
     from IPython.display import HTML
 
+LARGEST_AREA = 1500.0  # of a bubble, in square points
 
-def frontier(table: pd.DataFrame, alt: str) -> HTML:
-    """Quality against speed, one bubble a model, its area the peak memory.
+
+def frontier(table: pd.DataFrame, alt: str, beaten: Sequence[str] = ()) -> HTML:
+    """Quality against speed, one bubble a model, its area in proportion to its parameters.
 
     Args:
-        table: columns model, tokens_per_s, tokens_low, tokens_high, bits_per_byte, peak_mb.
+        table: columns model, tokens_per_s, tokens_low, tokens_high, bits_per_byte, peak_mb,
+            parameters_m.
         alt: what the figure shows.
+        beaten: the models that are not on the frontier; drawn hollow, off its line.
     """
-    figure, (axes,) = new_figure(height=4.0)
+    figure, (axes,) = new_figure(height=4.4)
     fastest = float(table["tokens_high"].max())
+    area = LARGEST_AREA / float(table["parameters_m"].max())
+    best = table[~table["model"].isin(beaten)].sort_values("tokens_per_s")
+    axes.plot(best["tokens_per_s"], best["bits_per_byte"], color="#888888", ls="--", zorder=1)
     for n, row in enumerate(table.to_dict("records")):
         colour = COLOURS[n % len(COLOURS)]
         spread = [
@@ -28,11 +37,19 @@ def frontier(table: pd.DataFrame, alt: str) -> HTML:
         ]
         at = (row["tokens_per_s"], row["bits_per_byte"])
         axes.errorbar(*at, xerr=spread, color=colour, capsize=4, zorder=2)
-        axes.scatter(*at, s=row["peak_mb"], color=colour, alpha=0.75, zorder=3, clip_on=False)
+        size = area * row["parameters_m"]
+        hollow = row["model"] in beaten
+        axes.scatter(
+            *at, s=size, facecolor="white" if hollow else colour, edgecolor=colour, linewidth=1.6,
+            alpha=0.85, zorder=3, clip_on=False,
+        )  # fmt: skip
+        left = at[0] < 0.2 * fastest
+        radius = (size / math.pi) ** 0.5  # points
         axes.annotate(
-            f"{label(row['model'])}\n{row['peak_mb']:.0f} MB", at, xytext=(0, 18),
+            f"{label(row['model'])}\n{row['parameters_m']:.3g}M, {row['peak_mb']:.0f} MB", at,
+            xytext=(radius + 6, 0) if left else (0, -30 if hollow else radius + 8),
             textcoords="offset points", fontsize=9,
-            ha="left" if at[0] < 0.2 * fastest else "center",
+            ha="left" if left else "center", va="center" if left else "bottom",
         )  # fmt: skip
     axes.set_xlabel("speed (tokens/s), whiskers: slowest and fastest run")
     axes.set_ylabel("held-out bits per byte (lower is better)")
