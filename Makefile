@@ -6,7 +6,7 @@ PY := .venv/bin/python
 MODEL ?= course-gpt-4m
 export PYTHON TORCH PORT BROWSER SMOLLM2
 
-.PHONY: help setup model python ready ready-dev lab test quick test-pythons soak outputs solutions new-lesson sync reset update report check lint serve load-test bench train pins clean
+.PHONY: help setup model python ready ready-dev lab test quick test-pythons soak outputs solutions new-lesson sync reset update report check lint serve load-test bench train pins site clean
 
 help: ## list these targets
 	@echo "LLM Basics: make TARGET, where TARGET is one of"
@@ -90,6 +90,9 @@ train: ready ## train a course model (CORPUS=text.txt MODEL=course-gpt-4m)
 
 pins: ready-dev ## write the requirements files anew from the versions in pyproject.toml
 	@$(PY) tools/pins.py $(ARGS)
+
+site: ready-dev ## build the course as a site to read, in build/site
+	@$(PY) tools/build_site.py
 
 clean: ## remove the environment, caches and other files that make made
 	rm -rf .venv .venv-3.* .mypy_cache .pytest_cache .ruff_cache build *.egg-info

@@ -1,7 +1,7 @@
 """Write the requirements files: every package of the course at one version (`make pins`).
 
     requirements.txt       what learners install: the course's dependencies and its extra `lab`
-    requirements-dev.txt   what developers need on top of it: the extra `dev`
+    requirements-dev.txt   what developers need on top of it: the extras `dev` and `site`
 
 The versions asked for stand in pyproject.toml; uv adds the versions of everything that
 those need, for Python 3.11 to 3.13 on Linux, macOS and Windows. Versions of today stay where
@@ -66,7 +66,7 @@ def main() -> int:
     today = [pin for file in files for pin in pins_in(file)]
     try:
         # All together first; the learners' part of it then has the same versions.
-        everything = compiled(today, "--extra", "dev", *sys.argv[1:])
+        everything = compiled(today, "--extra", "dev", "--extra", "site", *sys.argv[1:])
         learners = compiled(everything)
     except subprocess.CalledProcessError as error:
         print("The versions in pyproject.toml do not fit: see uv's message.", file=sys.stderr)

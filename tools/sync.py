@@ -41,6 +41,7 @@ if "google.colab" in sys.modules:  # on Google Colab only: fetch the course and 
     course = "https://github.com/{repository}"
     get_ipython().system(f"test -d course || git clone -q --depth 1 {{course}} course")
     get_ipython().run_line_magic("run", "course/tools/colab.py")"""
+SITE = re.compile(r"(?<=\[Read it in your browser\]\()[^)]+")
 COLAB_LINE = '"google.colab" in sys.modules'
 BADGES = (
     "[![Open in Binder](https://mybinder.org/badge_logo.svg)](https://mybinder.org/v2/gh/"
@@ -64,6 +65,12 @@ def repository() -> str:
     if not re.fullmatch(OWNER_NAME, name):
         sys.exit(f"pyproject.toml: [tool.course] repository = {name!r} is not owner/name.")
     return name
+
+
+def site() -> str:
+    """The setting: the address where the course is read."""
+    settings = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+    return str(settings["tool"]["course"]["site"])
 
 
 def follow(text: str, old: str, new: str) -> str:
@@ -222,7 +229,7 @@ def wanted(repository: str) -> dict[Path, tuple[str, str]]:
         if path.name in lessons:
             after = synced(after, lessons[path.name], repository)
         elif path.name == "README.md":
-            after = with_table(after, README_TABLE, readme_rows())
+            after = SITE.sub(lambda _: site(), with_table(after, README_TABLE, readme_rows()))
         elif path == ROOT / GUIDE:
             after = with_table(after, GUIDE_TABLE, guide_rows(after))
         texts[path] = before, after
