@@ -15,6 +15,7 @@ from helpers.figures.generation import (
     reading_and_writing,
     time_over_length,
 )
+from helpers.figures.prompts import calibration, intervals, probability_strip
 from helpers.figures.resources import latency_spread, size_lines, timeline
 from helpers.figures.serving import load_bars, service_path
 from helpers.figures.style import BLUE, COLOURS, GREEN, ORANGE, PURPLE, RED, SKY, new_figure, show
@@ -23,9 +24,9 @@ from helpers.markup import left_aligned
 
 __all__ = [
     "BLUE", "COLOURS", "GREEN", "ORANGE", "PURPLE", "RED", "SKY", "bar_list", "bars_by_token",
-    "candidates_by_step", "compare_bars", "context_use", "distributions", "frontier",
-    "latency_spread", "left_aligned", "line_figure", "lines", "load_bars",
+    "calibration", "candidates_by_step", "compare_bars", "context_use", "distributions", "frontier",
+    "intervals", "latency_spread", "left_aligned", "line_figure", "lines", "load_bars",
     "logits_and_probabilities", "merge_steps", "new_figure", "padding_grid",
-    "probabilities_and_draws", "reading_and_writing", "service_path", "show", "size_lines",
-    "stacked_bars", "time_over_length", "timeline", "vocabulary_sizes",
+    "probabilities_and_draws", "probability_strip", "reading_and_writing", "service_path", "show",
+    "size_lines", "stacked_bars", "time_over_length", "timeline", "vocabulary_sizes",
 ]  # fmt: skip

@@ -4,6 +4,7 @@ from helpers.widgets.calculators import MemoryCalculator, TokenCalculator
 from helpers.widgets.explorer import ParameterExplorer
 from helpers.widgets.loop import LoopExplorer, greedy_walk
 from helpers.widgets.playground import Playground
+from helpers.widgets.steering import TokenSteering
 
 __all__ = [
     "LoopExplorer",
@@ -11,5 +12,6 @@ __all__ = [
     "ParameterExplorer",
     "Playground",
     "TokenCalculator",
+    "TokenSteering",
     "greedy_walk",
 ]

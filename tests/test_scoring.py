@@ -1,0 +1,65 @@
+"""helpers.scoring: labels compared by one forward pass, and the interval of a mean."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+import helpers
+from helpers.scoring import bootstrap, label_scores
+from helpers.widgets import TokenSteering
+
+
+@pytest.fixture(scope="module")
+def generator() -> helpers.TextGenerator:
+    return helpers.load("course-gpt-1m")
+
+
+def test_the_shared_prefix_and_the_padding_change_no_score(
+    generator: helpers.TextGenerator,
+) -> None:
+    """Each prompt alone, read whole, gives the same log-probabilities; more than one batch."""
+    words = ("The cat", "A server answers", "In 1990 the city", "It", "The history of the river")
+    prompts = [generator.encode(f"Which one? {w} {n} is") for n in range(4) for w in words]
+    labels = generator.encode(" the")[:1] + generator.encode(" a")[:1]
+    scores = label_scores(generator.model, prompts, labels)
+    for ids, row in zip(prompts, scores, strict=True):
+        with torch.inference_mode():
+            logits = generator.model(input_ids=torch.tensor([ids])).logits[0, -1]
+        alone = logits.log_softmax(-1)[labels].numpy()
+        assert np.allclose(row, alone, atol=1e-3)
+
+
+def test_prompts_that_share_nothing_are_scored_too(generator: helpers.TextGenerator) -> None:
+    scores = label_scores(generator.model, [[5, 6], [7, 8, 9]], [10, 11])
+    assert scores.shape == (2, 2) and (scores < 0).all()
+
+
+def test_the_interval_holds_the_mean_and_narrows_with_more_items() -> None:
+    few, many = bootstrap([1, 0] * 10, seed=1), bootstrap([1, 0] * 1000, seed=1)
+    for low, high in (few, many):
+        assert low < 0.5 < high
+    assert many[1] - many[0] < (few[1] - few[0]) / 5
+    assert bootstrap([1, 0] * 10, seed=1) == few
+    # The normal approximation: 1.96 standard errors on either side.
+    assert many[1] - many[0] == pytest.approx(2 * 1.96 * 0.5 / 2000**0.5, rel=0.1)
+
+
+def test_tokens_are_banned_boosted_and_forced(generator: helpers.TextGenerator) -> None:
+    steering = TokenSteering(generator, "Machine learning is", max_new_tokens=6)
+    plain = steering.text.value
+    steering.force.value = " not"
+    assert "Machine learning is not" in steering.text.value and steering.text.value != plain
+    steering.force.value = ""
+    steering.boost.value, steering.strength.value = "banana", 20.0
+    first = generator.encode(" banana")[0]
+    assert steering.bias()[first] == 20.0
+    steering.ban.value = "banana"
+    assert steering.bias()[first] == -100.0
+    _, after = generator.next_token_distributions(
+        "Machine learning is", temperature=1.0, top_k=0, top_p=1.0, logit_bias=steering.bias()
+    )
+    assert after[first] < 1e-30
+    steering.prompt.value = ""
+    assert 'role="alert"' in steering.text.value and not steering.chart.value.count("<table>")
