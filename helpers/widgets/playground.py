@@ -7,6 +7,12 @@ from typing import Protocol
 
 import ipywidgets as widgets
 
+_THEMES = (
+    "body[data-jp-theme-light=false] .playground-light,"
+    "body:not([data-jp-theme-light=false]) .playground-dark {display:none}"
+)
+_DEAD = "An empty or dead page: run the cell that starts the server again, then this one."
+
 
 class Server(Protocol):
     """What the frame needs to know of a server: `serving.client.ServerProcess` has it."""
@@ -25,10 +31,14 @@ class Playground(widgets.HTML):
             server: a started one.
             height: of the frame in pixels.
         """
-        super().__init__(
-            f'<iframe title="The playground of {server.name}" src="{page_url(server.url)}" '
+        # Of the two frames only the one of JupyterLab's theme is shown, and loaded at all.
+        frames = [
+            f'<iframe class="playground-{theme}" title="The playground of {server.name}" '
+            f'loading="lazy" src="{page_url(server.url)}?theme={theme}" '
             f'style="width:100%;height:{height}px;border:0"></iframe>'
-        )
+            for theme in ("light", "dark")
+        ]
+        super().__init__(f"<style>{_THEMES}</style>{''.join(frames)}<p>{_DEAD}</p>")
 
     def __repr__(self) -> str:
         return "Playground: run this cell in Jupyter to use it."

@@ -62,6 +62,7 @@ def status_routes(service: Service) -> APIBlueprint:
                 default_temperature=config.default_temperature,
                 slots=service.engine.slots,
                 batching=config.batching,
+                chat=service.tokenizer.has_chat_template,
                 supported_parameters=schemas.parameter_info(service),
             )
         )

@@ -142,6 +142,7 @@ class Info(BaseModel):
     default_temperature: float
     slots: int = Field(description="Texts written at the same time.")
     batching: Literal["step", "static"]
+    chat: bool = Field(description="The model has a chat template: /v1/chat/completions answers.")
     supported_parameters: dict[str, ParameterInfo]
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 from playwright.sync_api import Browser, ConsoleMessage, Page, expect
@@ -209,3 +210,90 @@ def below_a_prefix(browser: Browser, server: ServerProcess) -> None:
     assert {p.rpartition("/")[2] for p in paths} >= {"health", "info", "stream"}
     expect(page.locator("#code")).to_contain_text("/user/proxy/5000/generate")
     context.close()
+
+
+def test_the_length_ends_where_the_context_does(page: Page) -> None:
+    """What the prompt takes is not offered, so that no place of the slider is refused."""
+    slider = page.locator("#p-max_new_tokens")
+    expect(slider).to_have_attribute("max", "195")  # 200 less the first prompt
+    page.locator("#prompt").fill("The network and the server and the network and the server")
+    expect(slider).not_to_have_attribute("max", "195")
+    slider.fill(slider.get_attribute("max") or "")
+    page.locator("#generate").click()
+    done(page)
+    new, total = int(slider.input_value()), page.locator("#m-tokens").inner_text().split(" + ")
+    assert int(total[0]) + new == 200
+    expect(page.locator("#error")).to_be_empty()
+
+
+def test_a_base_model_offers_no_chat(page: Page) -> None:
+    expect(page.locator("#modes")).to_be_hidden()
+    expect(page.locator("#system")).to_be_hidden()
+
+
+@pytest.mark.parametrize("theme", ["light", "dark"])
+def test_the_theme_of_the_notebook_goes_before_the_systems(
+    browser: Browser, server: ServerProcess, theme: str
+) -> None:
+    other = "dark" if theme == "light" else "light"
+    page = browser.new_page(color_scheme=other)  # type: ignore[arg-type]
+    page.goto(f"{server.url}/?theme={theme}")
+    ink = page.evaluate("getComputedStyle(document.body).color")
+    assert (sum(map(int, ink[4:-1].split(","))) < 300) == (theme == "light")
+    page.close()
+
+
+def test_a_stopped_server_is_said(browser: Browser) -> None:
+    with ServerProcess("short", model="course-gpt-1m") as short:
+        page = browser.new_page()
+        page.goto(short.url + "/")
+        expect(page.locator("#generate")).to_be_enabled()
+    page.locator("#generate").click()
+    expect(page.locator("#error")).to_contain_text("run the cell that starts it")
+    page.close()
+
+
+@pytest.mark.slow
+def test_a_chat_with_the_instruct_model(browser: Browser, smollm2: str) -> None:
+    """System prompt, history, regenerate, stop and a new chat, as the server received them."""
+    with ServerProcess("chat", model=smollm2) as served:
+        page = browser.new_page()
+        sent: list[dict[str, Any]] = []
+        page.on(
+            "request",
+            lambda r: sent.append(r.post_data_json) if r.url.endswith("chat/completions") else None,
+        )
+        page.goto(served.url + "/")
+        expect(page.locator("#mode-chat")).to_have_attribute("aria-pressed", "true")
+        page.locator("#system").fill("Answer with one word.")
+        page.locator("#prompt").fill("Is the sky blue?")
+        slide(page, "max_new_tokens", "12")
+        slide(page, "seed", "3")
+        page.locator("#generate").click()
+        done(page)
+        answer = page.locator(".turn.assistant .made")
+        first = answer.inner_text()
+        assert first.strip() and page.locator("#prompt").input_value() == ""
+        page.locator("#p-seed").fill("4")
+        page.locator("#again").click()
+        done(page)
+        expect(page.locator(".turn")).to_have_count(2)
+        page.locator("#prompt").fill("And grass?")
+        page.keyboard.press("Control+Enter")
+        expect(page.locator(".turn")).to_have_count(4)
+        done(page)
+        roles = [[m["role"] for m in body["messages"]] for body in sent]
+        assert roles == [["system", "user"]] * 2 + [["system", "user", "assistant", "user"]]
+        assert [body["seed"] for body in sent] == [3, 4, 4]
+        page.locator("#system").fill("You tell long stories.")
+        slide(page, "max_new_tokens", "100")
+        page.locator("#prompt").fill("Tell a long story about a server.")
+        page.locator("#generate").click()
+        expect(page.locator(".turn.assistant .made").last).not_to_be_empty(timeout=60_000)
+        page.locator("#stop").dispatch_event("click")
+        expect(page.locator("#m-reason")).to_have_text("stopped")
+        page.locator("#clear").click()
+        expect(page.locator(".turn")).to_have_count(0)
+        page.locator("#mode-text").click()
+        expect(page.locator("#generate")).to_have_text("Generate")
+        page.close()
