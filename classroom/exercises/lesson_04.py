@@ -42,10 +42,11 @@ def _ratio(
     weight_bytes: float = 2,
     cache_bytes: float = 2,
     giga: float = 1e9,
+    parameters: float | None = None,
 ) -> float:
     """How many sequences' caches are as large as what the weights leave; negative if none."""
     of = memory.shape(LARGE)
-    left = card_gb * giga - of.parameters * weight_bytes
+    left = card_gb * giga - (parameters or of.parameters) * weight_bytes
     return left / memory.kv_cache_bytes(of, tokens, number_bytes=cache_bytes)
 
 
@@ -102,6 +103,11 @@ def _check_sequences(calls: Any) -> str:
         (
             lambda card, tokens: _sequences(card, tokens, giga=2**30),
             "That counts in GiB, steps of 1024. A GB is 10⁹ bytes.",
+        ),
+        (
+            lambda card, tokens: _sequences(card, tokens, parameters=7e9),
+            f'That takes 7 billion parameters: the name is rounded. `memory.shape("{LARGE}")` '
+            "knows them.",
         ),
     ]
     checks.results(

@@ -111,6 +111,17 @@ CASES = (
             (lambda: (whole(number=0.5),), "tutorials' formula"),
             (lambda: (lambda c, t: whole()(c, 1),), "no notice of `tokens`"),
             (lambda: (whole(giga=2**30),), "GiB"),
+            (
+                lambda: (
+                    lambda c, t: max(
+                        0,
+                        int(
+                            (c * 1e9 - 14e9) // (memory.kv_cache_bytes(memory.shape(LLAMA), t) / 2)
+                        ),
+                    ),
+                ),
+                "the name is rounded",
+            ),
             (lambda: (lambda c, t: 9,), r"sequences\(24, 512\) gave 9; 39 is right"),
             (lambda: (lambda c, t: f"{c} GB",), "is text"),
             (lambda: (lambda c, t: [c, t],), "several values"),
