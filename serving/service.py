@@ -21,6 +21,7 @@ from serving.tokenizer import SharedTokenizer
 
 if TYPE_CHECKING:
     from serving.engine.engine import Engine
+    from serving.engine.grammar import Structure
 
 log = logging.getLogger(__name__)
 
@@ -37,6 +38,7 @@ class Options:
         only_prompt: read the prompt and write nothing.
         default_new_tokens: new tokens where no length is named, as far as there is room;
             None takes the server's DEFAULT_MAX_LENGTH, which counts the prompt.
+        structure: the form that each text must have.
     """
 
     stream: bool = False
@@ -45,6 +47,7 @@ class Options:
     ignore_end: bool = False
     only_prompt: bool = False
     default_new_tokens: int | None = None
+    structure: Structure | None = None
 
 
 class Service:
@@ -172,7 +175,8 @@ class Service:
             the running job: its settings are those in force.
 
         Raises:
-            ParameterError: a length that does not fit, unknown token ids, too many texts.
+            ParameterError: a length that does not fit, unknown token ids, too many texts,
+                a form that no text can have.
             QueueFullError, NotReadyError: as the engine's `submit`.
         """
         engine = self.engine
@@ -184,6 +188,7 @@ class Service:
             options.logprobs,
             options.prompt_logprobs,
             options.ignore_end,
+            engine.grammars.guide(options.structure),
         )
         for ids in prompts:
             job.add(settings, ids, self._new_tokens(len(ids), settings, options))

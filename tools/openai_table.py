@@ -15,6 +15,7 @@ from helpers.startup import run
 from serving.api.openai.chat import ChatRequest, Message
 from serving.api.openai.fields import IGNORED, NOT_SUPPORTED
 from serving.api.openai.requests import CompletionRequest, StreamOptions
+from serving.api.openai.structure import JSONSchema, StructuredOutputs
 
 ROOT = Path(__file__).resolve().parent.parent
 PAGE = "docs/openai.md"
@@ -33,6 +34,14 @@ Parameters marked *extra* are this course's: OpenAI's client passes them in `ext
 Two answers say more than OpenAI's: `logprobs` of completions has `bytes`, each token's bytes of
 UTF-8. A token that is no whole character reads `bytes:\\xe6`, and `text_offset` counts characters
 of the returned text. What looks like a special token in a prompt or a message is text.
+
+With `response_format` or `structured_outputs` a text has the form asked for: tokens that would
+break it are not chosen, whatever the other parameters say. JSON is written in one way, `", "` and
+`": "` between its parts; `json_object` goes eight levels deep at most. `finish_reason` is
+`"length"` where the tokens did not suffice: such a text is cut, and no valid JSON. A stop string
+cuts it, too. A schema that no value meets, of keywords that cannot be kept (`not`, `oneOf` that
+overlaps, `if`, `uniqueItems`, `contains`), or of more than 32,768 bytes is answered with status
+400; `strict` is always on.
 """
 
 
@@ -75,6 +84,8 @@ def page() -> str:
         ("`/v1/chat/completions`", ChatRequest),
         ("A message of a chat", Message),
         ("`stream_options`", StreamOptions),
+        ("`structured_outputs`", StructuredOutputs),
+        ("`json_schema` of a `response_format`", JSONSchema),
     ):
         properties = model.model_json_schema()["properties"]
         lines += [f"## {title}", "", *_rows(dict(sorted(properties.items()))), ""]

@@ -63,6 +63,7 @@ def status_routes(service: Service) -> APIBlueprint:
                 slots=service.engine.slots,
                 batching=config.batching,
                 chat=service.tokenizer.has_chat_template,
+                structured_outputs=service.engine.grammars.kinds,
                 supported_parameters=schemas.parameter_info(service),
             )
         )

@@ -26,6 +26,7 @@ import torch
 from helpers.errors import is_out_of_memory
 from helpers.models import context_length
 from helpers.settings import GenerationSettings
+from serving.engine.grammar import Grammars
 from serving.engine.jobs import Job, Sequence
 from serving.engine.runner import ModelRunner
 from serving.engine.scheduler import Scheduler
@@ -76,6 +77,8 @@ class Engine:
         self.stats, self.alive = Stats(), True
         self._scheduler = Scheduler(slots, queue_length, prefill_chunk)
         self._runner = ModelRunner(model, tokenizer, self.context, prefill_chunk)
+        vocabulary = model.get_input_embeddings().num_embeddings
+        self.grammars = Grammars(tokenizer, vocabulary, self._runner.ends)
         self._closing = False
         self._thread = threading.Thread(target=self._run, name="engine", daemon=True)
 

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     import torch
 
     from helpers.decoding import Ending
+    from serving.engine.grammar import Guide
 
 GRACE_SECONDS = 5.0  # how long past its time limit a job waits for an engine that hangs
 
@@ -72,7 +73,8 @@ class Sequence:
         ids: token ids, the prompt's and then the new ones.
         prompt_tokens: how many of `ids` are the prompt.
         max_new_tokens: the most that are added to it.
-        finish_reason: "length", "end_of_text", "stop", "cancelled", "timeout", "error".
+        finish_reason: "length", "end_of_text", "stop", "cancelled", "timeout", "error",
+            "structure".
     """
 
     job: Job
@@ -84,6 +86,7 @@ class Sequence:
     seed: int
     generator: torch.Generator | None = None  # made by the engine, on the model's device
     ending: Ending | None = None  # made by the engine, with its tokenizer
+    guide: Guide | None = None  # where the text must have a form
     reported: int = 0  # how many of the pieces are on their way to the client
     logprobs: list[TokenLogprob] = field(default_factory=list)
     prompt_logprobs: list[TokenLogprob] = field(default_factory=list)
@@ -113,6 +116,11 @@ class Sequence:
             self.ids.append(token)
             if noted is not None:
                 self.logprobs.append(noted)
+            if self.guide and self.guide.accept(token) and self.ending.reason != "stop":
+                self.ending.end("end_of_text")
+                self.ending.reason = "end_of_text"  # complete: not cut where its length ends
+        if self.guide and self.guide.problem:
+            return self.end("structure")
         self.finish_reason = self.ending.reason
         if self.job.stream and not self.finish_reason:
             self.report()
@@ -156,6 +164,7 @@ class Job:
         logprobs: int | None = None,
         prompt_logprobs: bool = False,
         ignore_end: bool = False,
+        guide: Guide | None = None,
     ) -> None:
         """A job without sequences; `add` them before it is submitted.
 
@@ -165,11 +174,12 @@ class Job:
             logprobs: record each new token's log-probability and that many alternatives.
             prompt_logprobs: record them for the prompt too.
             ignore_end: go on after end-of-text (for load tests of equal length).
+            guide: the form that each text must have.
         """
         self.created = time.perf_counter()
         self.deadline = self.created + time_limit
         self.stream, self.logprobs, self.prompt_logprobs = stream, logprobs, prompt_logprobs
-        self.ignore_end = ignore_end
+        self.ignore_end, self.guide = ignore_end, guide
         self.cancelled = False
         self.sequences: list[Sequence] = []
         self.events: queue.SimpleQueue[Update] = queue.SimpleQueue()
@@ -187,6 +197,7 @@ class Job:
                     prompt_tokens=len(prompt_ids),
                     max_new_tokens=max_new_tokens,
                     seed=(seed + n) % 2**63,
+                    guide=self.guide and self.guide.copy(),
                 )
             )
 
@@ -199,6 +210,7 @@ class Job:
 
         Raises:
             TimeLimitError, NotReadyError, SequenceError: a sequence ended that way.
+            ParameterError: a text could not be written in the form asked for.
         """
         open_ends = len(self.sequences)
         while open_ends:
@@ -216,6 +228,9 @@ class Job:
                     raise TimeLimitError
                 if update.finish_reason == "shutdown":
                     raise NotReadyError(self.sequences[update.index].error)
+                guide = self.sequences[update.index].guide
+                if update.finish_reason == "structure" and guide and guide.problem:
+                    raise guide.problem
                 if update.finish_reason == "error":
                     raise SequenceError(self.sequences[update.index].error)
             yield update

@@ -45,7 +45,7 @@ class ModelRunner:
         self.model, self.tokenizer, self.context = model, tokenizer, context
         self.prefill_chunk = prefill_chunk
         end = model.generation_config.eos_token_id if model.generation_config else None
-        self._ends = set(end) if isinstance(end, list) else {end}
+        self.ends = set(end) if isinstance(end, list) else {end}
         self.decoding, self.prefilling = self._batch([]), self._batch([])
 
     def _batch(self, rows: list[Sequence]) -> Batch:
@@ -71,7 +71,7 @@ class ModelRunner:
         for row in rows:
             if row.generator is None:  # not one that comes back after running out of memory
                 row.generator = torch.Generator(self.model.device).manual_seed(row.seed)
-                ends = () if row.job.ignore_end else self._ends
+                ends = () if row.job.ignore_end else self.ends
                 row.ending = Ending(self.tokenizer, ends, row.max_new_tokens, row.settings.stop)
         self.prefilling = self._batch(rows)
 
@@ -95,7 +95,7 @@ class ModelRunner:
 
     def _choose(self, rows: list[Sequence], logits: torch.Tensor) -> None:
         """Give every row its next token."""
-        for row, scores, token in zip(rows, logits, next_tokens(logits, rows), strict=True):
+        for row, scores, token in zip(rows, logits, _next(logits, rows), strict=True):
             if row.finish_reason:
                 continue  # a static batch carries ended rows along
             try:
@@ -124,6 +124,23 @@ class ModelRunner:
         if self.model.device.type == "cuda":
             torch.cuda.empty_cache()
         return rows
+
+
+def _next(logits: torch.Tensor, rows: list[Sequence]) -> list[int]:
+    """`next_tokens`, of those that each row's guide allows."""
+    guided = {i: row.guide for i, row in enumerate(rows) if row.guide and not row.finish_reason}
+    if not guided:
+        return next_tokens(logits, rows)
+    scores = logits.clone()
+    for i, guide in guided.items():
+        mask = torch.frombuffer(bytearray(guide.mask()), dtype=torch.uint8).to(logits.device)
+        scores[i].masked_fill_(mask[: logits.shape[1]] == 0, -torch.inf)
+    tokens = next_tokens(scores, rows)
+    for i in guided:
+        if tokens[i] < 0:  # other parameters rule out all that is allowed: the form comes first
+            best = scores[i].argmax()
+            tokens[i] = int(best) if scores[i, best].isfinite() else -1
+    return tokens
 
 
 def _drop_ended(batch: Batch) -> list[Sequence]:

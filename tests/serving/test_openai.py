@@ -156,7 +156,6 @@ def test_parts_of_a_message_are_one_text(chat) -> None:
         (COMPLETION, {"presence_penalty": -1}),
         (COMPLETION, {"functions": []}),
         (COMPLETION, {"stream": True, "stream_options": {"include_obfuscation": True}}),
-        (CHAT, {"response_format": {"type": "json_object"}}),
         (CHAT, {"tools": [{"type": "function"}]}),
         (CHAT, {"store": True}),
         (CHAT, {"modalities": ["audio"]}),

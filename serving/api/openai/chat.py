@@ -84,7 +84,6 @@ class ChatRequest(OpenAIRequest):
     top_logprobs: whole(0, 20) = Field(  # type: ignore[valid-type]
         None, description="Alternatives for each token; only with logprobs."
     )
-    response_format: off({"type": "text"}) = not_offered()  # type: ignore[valid-type]
     tools: off([]) = not_offered()  # type: ignore[valid-type]
     tool_choice: off("none", "auto") = not_offered()  # type: ignore[valid-type]
     parallel_tool_calls: off(True, False) = not_offered()  # type: ignore[valid-type]

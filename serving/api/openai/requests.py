@@ -21,7 +21,9 @@ from pydantic import (
 from helpers.errors import ParameterError
 from helpers.settings import GenerationSettings, from_openai, openai_names
 from serving.api.openai.fields import Sampling, ignored, not_offered, off, whole
+from serving.api.openai.structure import ResponseFormat, StructuredOutputs, structure
 from serving.api.schemas import TEXT
+from serving.engine.grammar import Structure
 
 MAX_TEXTS = 64  # texts that one request may ask for: prompts times n
 COMPLETION_TOKENS = 16  # new tokens of a completion that names no length, as at OpenAI
@@ -43,16 +45,26 @@ class OpenAIRequest(Sampling):
     stream_options: StreamOptions | None = Field(None, description="Only with stream: true.")
     frequency_penalty: off(0) = not_offered("use repetition_penalty")  # type: ignore[valid-type]
     presence_penalty: off(0) = not_offered("use repetition_penalty")  # type: ignore[valid-type]
+    response_format: ResponseFormat | None = Field(
+        None, description="text, json_object (any JSON object) or json_schema."
+    )
+    structured_outputs: StructuredOutputs | None = Field(
+        None, description="Beyond OpenAI's: one of json (a schema), regex, choice, as in vLLM."
+    )
     user: str | None = ignored()
     ignore_eos: bool = Field(
         False, strict=True, description="Beyond OpenAI's: go on after end-of-text (load tests)."
     )
     _settings: GenerationSettings = PrivateAttr()
+    _structure: Structure | None = PrivateAttr()
 
     @model_validator(mode="after")
     def _read_settings(self) -> OpenAIRequest:
         if self.stream_options is not None and not self.stream:
             raise ParameterError("stream_options", "…", "left out unless stream is true")
+        self._structure = structure(self.response_format, self.structured_outputs)
+        if self._structure and self.ignore_eos:
+            raise ParameterError("ignore_eos", True, f"false with {self._structure.parameter}")
         given = {name: getattr(self, name) for name in openai_names()}
         given["max_tokens"] = self.length
         try:
@@ -80,6 +92,11 @@ class OpenAIRequest(Sampling):
     def settings(self) -> GenerationSettings:
         """These parameters as the engine knows them."""
         return self._settings
+
+    @property
+    def structure(self) -> Structure | None:
+        """The form that the text must have, if any."""
+        return self._structure
 
 
 Text = Annotated[str, WithJsonSchema(TEXT)]

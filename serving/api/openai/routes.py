@@ -79,6 +79,7 @@ def openai_routes(service: Service) -> APIBlueprint:
             ignore_end=body.ignore_eos,
             only_prompt=body.max_tokens == 0,
             default_new_tokens=COMPLETION_TOKENS,
+            structure=body.structure,
         )
         job = _start(service, body, [ids for _, ids in prompts], options)
         texts = body.settings.num_return_sequences
@@ -107,7 +108,8 @@ def openai_routes(service: Service) -> APIBlueprint:
             stream=bool(body.stream),
             logprobs=body.top_logprobs or 0 if body.logprobs else None,
             ignore_end=body.ignore_eos,
-            default_new_tokens=DEFAULT_NEW_TOKENS,
+            default_new_tokens=service.limit if body.structure else DEFAULT_NEW_TOKENS,
+            structure=body.structure,
         )
         job = _start(service, body, [ids], options)
         writer = ChatWriter(service.tokenizer, service.model, job, [""] * len(job.sequences))
@@ -170,9 +172,10 @@ def _stream(job: Job, writer: CompletionWriter | ChatWriter, body: OpenAIRequest
                 chunk = writer.chunk(update)
                 if chunk:
                     yield event(chunk)
-        except (TimeLimitError, NotReadyError, SequenceError) as error:
+        except (TimeLimitError, NotReadyError, SequenceError, ParameterError) as error:
             message = str(error) or "the request was not done within the server's time limit"
-            yield event({"error": {"message": message, "type": "server_error"}})
+            fault = "invalid_request" if isinstance(error, ParameterError) else "server"
+            yield event({"error": {"message": message, "type": f"{fault}_error"}})
             return
         if with_usage:
             yield event(writer.head | {"choices": [], "usage": writer.usage().model_dump()})
