@@ -84,17 +84,17 @@ def _check_stream(calls: Any) -> str:
     def data(lines: list[str]) -> list[str]:
         return [line[5:].removeprefix(" ") for line in lines if line.startswith("data:")]
 
-    stripped = "This strips the pieces. A blank before a word belongs to the text."
+    stripped = "This strips the pieces. A space before a word belongs to the text."
     mistakes = [
         (lambda lines: "".join(p.strip() for p in _pieces(lines)), stripped),
         (lambda lines: " ".join(p.strip() for p in _pieces(lines)), stripped),
         (
             lambda lines: _read_stream(lines).strip(),
-            "This strips the text. Blanks and line breaks at its ends belong to it.",
+            "This strips the text. Spaces and line breaks at its ends belong to it.",
         ),
         (
             lambda lines: " ".join(_pieces(lines)),
-            'This puts blanks between the pieces. Each brings its own: join with `""`.',
+            'This puts spaces between the pieces. Each brings its own: join with `""`.',
         ),
         (
             lambda lines: "\n".join(_pieces(lines)),
@@ -164,11 +164,22 @@ def _check_refused(answer: Any) -> str:
     )
 
 
+# Given in question 3: threads are not what it asks about.
+_CODES_OF = (
+    "def codes_of(url):\n"
+    '    """The status codes of eight requests that are sent at the same moment."""\n'
+    f'    body = {{"prompt": "{PROMPT}", "max_new_tokens": 150}}\n'
+    "    http = httpx.Client(base_url=url, timeout=60, trust_env=False)\n"
+    "    with http, ThreadPoolExecutor(8) as crowd:\n"
+    '        sent = [crowd.submit(http.post, "/generate", json=body) for _ in range(8)]\n'
+    "    return [one.result().status_code for one in sent]\n\n\n"
+)
+
 questions = (
     Question(
         id="06.1",
         task='Start a server with `with ServerProcess("exercise", model="course-gpt-1m") as '
-        f'server:`. In that block, let a `Client` go on from "{PROMPT}" **without a seed**. Read '
+        f'exercise:`. In that block, let a `Client` continue "{PROMPT}" **without a seed**. Read '
         "the seed that the server drew in `answer.parameters`, and get the same text again.",
         start="seed = ...  # what the server drew\n"
         "first = ...  # the text of the request without a seed\n"
@@ -177,17 +188,17 @@ questions = (
         ask="seed, first, second",
         hints=(
             "All three values are made inside the `with` block, which stops the server at its end.",
-            f'`client = Client(server.url)`, then `answer = client.generate("{PROMPT}")`.',
+            f'`caller = Client(exercise.url)`, then `answer = caller.generate("{PROMPT}")`.',
             '`answer.parameters["seed"]` is the seed, `answer.text` the text. The second request '
             "gets `seed=seed`.",
         ),
         code="from serving.client import Client, ServerProcess\n\n"
-        'with ServerProcess("exercise", model="course-gpt-1m") as server:\n'
-        "    client = Client(server.url)\n"
-        f'    answer = client.generate("{PROMPT}")\n'
+        'with ServerProcess("exercise", model="course-gpt-1m") as exercise:\n'
+        "    caller = Client(exercise.url)\n"
+        f'    answer = caller.generate("{PROMPT}")\n'
         '    seed = answer.parameters["seed"]\n'
         "    first = answer.text\n"
-        f'    second = client.generate("{PROMPT}", seed=seed).text',
+        f'    second = caller.generate("{PROMPT}", seed=seed).text',
         why="Without a seed the server draws one and reports it. Model, prompt, parameters and "
         "seed together decide the text; keep them all with a bug report.",
     ),
@@ -214,36 +225,31 @@ questions = (
         '            text += content.get("text", "")  # the last event has none\n'
         "    return text",
         why="Server-sent events are lines of text, so any language can read them. JSON keeps "
-        "blanks, quotes and line breaks of a piece safe within one line.",
+        "spaces, quotes and line breaks of a piece safe within one line.",
     ),
     Question(
         id="06.3",
         task="*Predict, then measure.* A server of `course-gpt-1m` has `slots=2` and "
         "`queue_length=3`. Eight requests of 150 new tokens are sent at the same moment. **How "
         "many get the status code 503?** Predict. Then start it in a `with` block as in "
-        "question 1, send them with `httpx` from eight threads, and count.",
-        start="guess = ...  # requests: write it before you measure\n"
-        "measured = ...  # requests: code that measures",
+        "question 1, send them with `codes_of`, which is given, and count.",
+        start="guess = ...  # requests: write it before you measure\n\n\n"
+        + _CODES_OF
+        + "measured = ...  # requests: start the server, call codes_of(its url), count",
         check_answer=_check_refused,
         ask="guess, measured",
         hints=(
             "How many texts are written, how many may wait? What happens to the others?",
-            "Not `Client`: it tries again. One `httpx.Client(base_url=server.url, timeout=60, "
-            "trust_env=False)` serves all threads, and asks no proxy.",
-            "`ThreadPoolExecutor(8)` and its `map` send them, as in section 3; then "
-            "`codes.count(503)`.",
+            '`with ServerProcess("exercise", model="course-gpt-1m", slots=2, queue_length=3) as '
+            "exercise:` starts it. `Client` would try again; `codes_of` does not.",
+            "`codes = codes_of(exercise.url)` in that block, then `codes.count(503)`.",
         ),
         code="from concurrent.futures import ThreadPoolExecutor\n\n"
         "import httpx\n\n"
         "from serving.client import ServerProcess\n\n"
-        "guess = 6\n"
-        f'body = {{"prompt": "{PROMPT}", "max_new_tokens": 150}}\n'
-        'limits = {"slots": 2, "queue_length": 3}\n'
-        'with ServerProcess("exercise", model="course-gpt-1m", **limits) as server:\n'
-        "    http = httpx.Client(base_url=server.url, timeout=60, trust_env=False)\n"
-        "    with http, ThreadPoolExecutor(8) as crowd:\n"
-        '        sent = [crowd.submit(http.post, "/generate", json=body) for _ in range(8)]\n'
-        "    codes = [one.result().status_code for one in sent]\n"
+        "guess = 6\n\n\n" + _CODES_OF + 'limits = {"slots": 2, "queue_length": 3}\n'
+        'with ServerProcess("exercise", model="course-gpt-1m", **limits) as exercise:\n'
+        "    codes = codes_of(exercise.url)\n"
         "measured = codes.count(503)",
         why="Two texts have a slot, three wait. The queue is bounded, so the other three are told "
         "at once; an endless queue would let them wait until they give up.",

@@ -71,7 +71,7 @@ CASES = (
             (lambda: (joined("", str.strip),), "strips the pieces"),
             (lambda: (joined(" ", str.strip),), "strips the pieces"),
             (lambda: (lambda lines: joined("")(lines).strip(),), "strips the text"),
-            (lambda: (joined(" "),), "blanks between the pieces"),
+            (lambda: (joined(" "),), "spaces between the pieces"),
             (lambda: (joined("\n"),), "line breaks between"),
             (lambda: (pieces,), "a list of pieces"),
             (lambda: (lambda lines: "".join(pieces(lines)[:1]),), "first piece alone"),
