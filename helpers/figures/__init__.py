@@ -15,6 +15,7 @@ from helpers.figures.generation import (
     reading_and_writing,
     time_over_length,
 )
+from helpers.figures.inside import attention_map, inside
 from helpers.figures.prompts import calibration, intervals, probability_strip
 from helpers.figures.resources import latency_spread, size_lines, timeline
 from helpers.figures.serving import load_bars, service_path
@@ -23,9 +24,10 @@ from helpers.figures.tokens import context_use, merge_steps, padding_grid, vocab
 from helpers.markup import left_aligned
 
 __all__ = [
-    "BLUE", "COLOURS", "GREEN", "ORANGE", "PURPLE", "RED", "SKY", "bar_list", "bars_by_token",
+    "BLUE", "COLOURS", "GREEN", "ORANGE", "PURPLE", "RED", "SKY", "attention_map",
+    "bar_list", "bars_by_token",
     "calibration", "candidates_by_step", "compare_bars", "context_use", "distributions", "frontier",
-    "intervals", "latency_spread", "left_aligned", "line_figure", "lines", "load_bars",
+    "inside", "intervals", "latency_spread", "left_aligned", "line_figure", "lines", "load_bars",
     "logits_and_probabilities", "merge_steps", "new_figure", "padding_grid",
     "probabilities_and_draws", "probability_strip", "reading_and_writing", "service_path", "show",
     "size_lines", "stacked_bars", "time_over_length", "timeline", "vocabulary_sizes",
