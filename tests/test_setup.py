@@ -170,15 +170,14 @@ def test_train_without_a_corpus_says_what_to_give(require_tool: Callable[..., st
     assert ran.returncode != 0 and "CORPUS=" in ran.stderr.splitlines()[0]
 
 
-def test_second_set_up_is_instant() -> None:
+def test_second_set_up_has_nothing_to_do() -> None:
     if not (ROOT / ".venv/course-stamp").exists():
         skip_or_fail("the environment was not made by `make setup`")
-    began = time.perf_counter()
     ran = subprocess.run(
         [sys.executable, "tools/setup_env.py"], cwd=ROOT, capture_output=True, text=True
     )
     assert ran.returncode == 0 and "up to date" in ran.stdout
-    assert time.perf_counter() - began < 5
+    assert "[1/3]" not in ran.stdout, "pip was asked again"
 
 
 # --- tools/setup_env.py on a stand-in project ---------------------------------------------

@@ -11,7 +11,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from helpers.startup import run
+from helpers import startup
 from serving.api.openai.chat import ChatRequest, Message
 from serving.api.openai.fields import IGNORED, NOT_SUPPORTED
 from serving.api.openai.requests import CompletionRequest, StreamOptions
@@ -98,4 +98,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    run(main)
+    startup.run(main)
