@@ -33,7 +33,7 @@ def inside(config: Any) -> Figure:
     for left, bottom, wide, high, colour, text in boxes:
         axes.barh(bottom + high / 2, wide, left=left, height=high, color=colour, alpha=0.45)
         axes.text(left + wide / 2, bottom + high / 2, text, ha="center", va="center", fontsize=9)
-    frame = {"fill": False, "edgecolor": BLUE, "linestyle": "--", "linewidth": 1.5}
+    frame: dict[str, Any] = {"fill": False, "edgecolor": BLUE, "linestyle": "--", "linewidth": 1.5}
     axes.bar(4.55, 4.6, width=4.5, bottom=-1.1, **frame)
     axes.text(4.55, 3.15, f"layer, {layers} times", ha="center", va="center", color=BLUE)
     arrow = {"arrowstyle": "->", "color": "black"}
