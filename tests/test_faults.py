@@ -23,15 +23,15 @@ FAULTS = {
     ),
     "softmax of something else": (
         "03",
-        "generator.py",
+        "sampling.py",
         "return torch.softmax(logits, dim=-1)",
         "return torch.softmax(1.25 * logits, dim=-1)",
     ),
     "top-p keeps too little": (
         "03",
-        "settings.py",
-        "TopPLogitsWarper(self.top_p)",
-        "TopPLogitsWarper(0.8 * self.top_p)",
+        "sampling.py",
+        "TopPLogitsWarper(settings.top_p)",
+        "TopPLogitsWarper(0.8 * settings.top_p)",
     ),
 }
 
