@@ -316,6 +316,8 @@ def build(output: Path, work: Path) -> int:
         shutil.copyfile(path, output / "_sources" / path.relative_to(ROOT))
     for path in output.rglob("*.map"):  # for the theme's developers only
         path.unlink()
+    if status == 0:  # pictures that lessons show by HTML of their own
+        shutil.copytree(ROOT / "docs/images", output / "docs/images", dirs_exist_ok=True)
     return status
 
 
