@@ -45,7 +45,7 @@ MOST_MEMORY = 2**30  # bytes that a lesson's kernel may hold
 REAL_MODEL, REAL_MODEL_TAG = "smollm2-135m", "needs-smollm2"
 MOST_MEMORY_REAL = 1.3 * 2**30  # bytes, for a lesson that loads it
 # Bytes for JupyterLab, a lesson's kernel and all processes that it starts: Binder ends it at 2 GB.
-MOST_TOGETHER = 1.7 * 2**30
+MOST_TOGETHER = 1.6 * 2**30
 PARAMETERS = {"MODEL_NAME": "model", "SEED": "seed", "MAX_NEW_TOKENS": "new_tokens"}  # recorded as
 OTHER_MODEL, OTHER_SEED = "course-gpt-1m", 11
 each_lesson = pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda p: p.stem)
