@@ -75,4 +75,5 @@ def bits_per_byte(
             parts = zip(logits.flatten(0, 1).split(64), y.flatten().split(64), strict=True)
             for scores, wanted in parts:
                 nats += F.cross_entropy(scores, wanted, ignore_index=-100, reduction="sum").item()
+            del logits, parts, scores  # or they would be held while the next ones are computed
     return nats / math.log(2) / n_bytes
