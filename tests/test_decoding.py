@@ -9,18 +9,7 @@ from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
 from helpers.decoding import Ending, PieceDecoder
 from helpers.models import locate
-
-TEXTS = [
-    "Machine learning is fun.",
-    "  two  spaces\n\nand\ttabs ",
-    "naïve café — “quotes” and 1234567890",
-    "日本語のテキスト, русский текст, العربية",
-    "😀👩‍👩‍👧‍👦🇩🇪 é ✓",
-    "def f(x):\n    return x ** 2  # ½",
-    "� a replacement character of its own �",
-    "<b>&amp;'\"",
-]
-ODD = ["😀", "é", "漢", "a", " ", "\n", "👩‍👩‍👧", "ü", "word ", "�", "the ", "𝔘"]
+from tests.odd_texts import ODD, TEXTS
 
 
 @pytest.fixture(scope="module")

@@ -16,18 +16,7 @@ from helpers.tokens import (
     token_strip,
     token_text,
 )
-
-TEXTS = [
-    "Machine learning is fun.",
-    "  two  spaces\n\nand\ttabs ",
-    "naïve café — “quotes” and 1234567890",
-    "日本語のテキスト, русский текст, العربية",
-    "😀👩‍👩‍👧‍👦🇩🇪 é ✓",
-    "def f(x):\n    return x ** 2  # ½",
-    "� a replacement character of its own �",
-    "<b>&amp;'\"",
-]
-ODD = ["😀", "é", "漢", "a", " ", "\n", "👩‍👩‍👧", "ü", "word ", "�", "the ", "𝔘"]
+from tests.odd_texts import TEXTS
 
 
 @pytest.fixture(scope="module")
