@@ -145,14 +145,7 @@ def _run(
     from helpers.sampling import generate_arguments, seeded
 
     lengths = [owner.count_tokens(prompt) for prompt in prompts]
-    texts = settings.num_return_sequences
-    follower = Follower(
-        [
-            Ending(owner.tokenizer, owner.end_ids, most, settings.stop)
-            for most in wanted
-            for _ in range(texts)
-        ]
-    )
+    follower = _follower(owner, wanted, settings)
     start = time.perf_counter()
     with seeded(settings.seed):
         # For a list the pipeline's loader draws a random number of its own, so that a
@@ -186,12 +179,7 @@ def run_ids(
     from helpers.sampling import generate_arguments, seeded
 
     most = settings.new_tokens(len(ids), owner.context)
-    follower = Follower(
-        [
-            Ending(owner.tokenizer, owner.end_ids, most, settings.stop)
-            for _ in range(settings.num_return_sequences)
-        ]
-    )
+    follower = _follower(owner, [most], settings)
     tokens = torch.tensor([ids], device=owner.model.device)
     start = time.perf_counter()
     with seeded(settings.seed):
@@ -204,6 +192,17 @@ def run_ids(
             **generate_arguments(settings, [0]),
         )
     return _results([prompt], [len(ids)], follower, start)[0]
+
+
+def _follower(owner: TextGenerator, wanted: list[int], settings: GenerationSettings) -> Follower:
+    """What watches every text of a call: each prompt's, with the most new tokens of that prompt."""
+    return Follower(
+        [
+            Ending(owner.tokenizer, owner.end_ids, most, settings.stop)
+            for most in wanted
+            for _ in range(settings.num_return_sequences)
+        ]
+    )
 
 
 def _results(
