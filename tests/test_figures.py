@@ -19,6 +19,7 @@ import pytest
 from matplotlib.colors import to_hex, to_rgb
 from matplotlib.figure import Figure
 from matplotlib.text import Text
+from transformers import GPT2Config
 
 from helpers import figures
 from helpers.figures.style import label, token_label
@@ -300,6 +301,57 @@ def test_load_bars(draw: Callable[..., Any]) -> None:
 def test_service_path_names_every_station(draw: Callable[..., Any]) -> None:
     words = {t.get_text() for t in draw(figures.service_path, ALT).axes[0].texts}
     assert {"client", "validation", "queue", "engine", "model"} <= words
+
+
+def test_a_model_is_drawn_from_its_configuration(draw: Callable[..., Any]) -> None:
+    config = GPT2Config(n_layer=3, n_head=4, n_embd=256, vocab_size=8192)
+    (axes,) = draw(figures.inside, config).axes
+    said = "\n".join(text.get_text() for text in axes.texts)
+    assert "8,192 rows\nof 256 numbers" in said and "layer, 3 times" in said
+
+
+def test_attention_is_in_percent(draw: Callable[..., Any]) -> None:
+    shares = np.array([[1.0, 0.0], [0.25, 0.75]])
+    axes, bar = draw(figures.attention_map, shares, ["a", " b"]).axes
+    drawn = np.asarray(axes.images[0].get_array()) * per_unit(bar.get_ylabel())
+    assert drawn == pytest.approx(shares)
+    assert [t.get_text() for t in axes.get_yticklabels()] == ["a", "·b"]
+
+
+def test_intervals_reach_from_low_to_high(draw: Callable[..., Any]) -> None:
+    share = {"value": [0.5, 0.7], "low": [0.4, 0.65], "high": [0.55, 0.8]}
+    table = 100 * pd.DataFrame(share, index=["zero-shot", "few-shot"])
+    (axes,) = draw(figures.intervals, table, "accuracy (%)", ALT, chance=25).axes
+    unit = per_unit(axes.get_xlabel())
+    points, _, (reach,) = axes.containers[0]
+    assert points.get_xdata() * unit == pytest.approx(share["value"])
+    ends = np.array([line[:, 0] for line in reach.get_segments()]) * unit
+    assert ends[:, 0] == pytest.approx(share["low"])
+    assert ends[:, 1] == pytest.approx(share["high"])
+    guessing = next(line for line in axes.lines if line.get_label() == "guessing")
+    assert guessing.get_xdata()[0] * unit == pytest.approx(0.25)
+
+
+def test_calibration_sets_accuracy_over_confidence(draw: Callable[..., Any]) -> None:
+    confidence, accuracy, items = [0.3, 0.9], [0.2, 0.6], [5, 20]
+    table = pd.DataFrame(
+        {"confidence": [100 * c for c in confidence], "accuracy": [100 * a for a in accuracy],
+         "items": items}
+    )  # fmt: skip
+    (axes,) = draw(figures.calibration, table, ALT).axes
+    drawn = np.asarray(axes.collections[0].get_offsets())
+    assert drawn[:, 0] * per_unit(axes.get_xlabel()) == pytest.approx(confidence)
+    assert drawn[:, 1] * per_unit(axes.get_ylabel()) == pytest.approx(accuracy)
+    few, many = axes.collections[0].get_sizes()
+    assert many / few == pytest.approx(items[1] / items[0]), "areas count the items"
+
+
+def test_a_strip_says_each_tokens_probability() -> None:
+    page = figures.probability_strip(["a", " <b>"], [0.9, 0.004]).data
+    assert "title='90.0%'" in page and "title='0.4%'" in page
+    assert "<b>" not in page and "a 90%" in page
+    shades = [float(shade) for shade in re.findall(r"rgba\(213,94,0,([\d.]+)\)", page)]
+    assert shades[0] < shades[1], "the unexpected is darker"
 
 
 def test_every_figure_of_the_package_is_tested_here() -> None:
