@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import mmap
 import threading
 import time
 
@@ -15,6 +16,17 @@ from helpers.monitor import (
     get_memory_usage,
     get_peak_memory,
 )
+
+
+def fresh(size: int) -> mmap.mmap:
+    """`size` bytes straight from the system, all touched.
+
+    What malloc gives may be memory that this process freed before and still holds.
+    """
+    block = mmap.mmap(-1, size)
+    for page in range(0, size, mmap.PAGESIZE):
+        block[page] = 1
+    return block
 
 
 def work(seconds: float) -> None:
@@ -32,9 +44,9 @@ def test_memory_is_the_resident_memory_in_mb():
 
 def test_the_peak_stays_when_memory_is_given_back() -> None:
     before = get_peak_memory()
-    block = bytearray(b"x") * int(1e6 * (before - get_memory_usage() + 100))
+    block = fresh(int(1e6 * (before - get_memory_usage() + 100)))
     held = get_memory_usage()
-    del block
+    block.close()
     assert held >= before + 90
     assert get_memory_usage() < held - 90 and get_peak_memory() == pytest.approx(held, rel=0.01)
 
@@ -46,10 +58,10 @@ def test_one_off_reads():
 def test_phases_see_memory_come_and_go():
     with ResourceMonitor(interval=0.02) as monitor:
         with monitor.phase("take"):
-            block = bytearray(b"x") * 60_000_000
+            block = fresh(60_000_000)
             time.sleep(0.1)
         with monitor.phase("give back"):
-            del block
+            block.close()
             time.sleep(0.1)
     take, give = monitor.phases().to_dict("records")
     assert (take["phase"], give["phase"]) == ("take", "give back")
@@ -96,9 +108,9 @@ def test_cpu_per_cent_is_processor_time_over_time() -> None:
 
 def test_the_highest_memory_of_a_phase_is_not_that_of_its_end() -> None:
     with ResourceMonitor(interval=0.02) as monitor, monitor.phase("up and down"):
-        block = bytearray(b"x") * 80_000_000
+        block = fresh(80_000_000)
         until_seen(monitor)
-        del block
+        block.close()
         until_seen(monitor)
     (row,) = monitor.phases().to_dict("records")
     assert row["highest_mb"] == pytest.approx(row["rss_start_mb"] + 80, abs=12)
