@@ -14,8 +14,8 @@ import sys
 import time
 
 import helpers
-from helpers import startup
 from helpers.monitor import ResourceMonitor
+from system import startup
 
 SAMPLES_PER_SECOND = 10
 ROUNDS = 3

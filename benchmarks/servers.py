@@ -17,9 +17,9 @@ from pathlib import Path
 import httpx
 import psutil
 
-from helpers.environment import ROOT
 from helpers.models import locate
 from serving.client import ServerError, ServerProcess
+from system.environment import ROOT
 
 TUTORIAL, PLAIN = "tutorial (pipeline behind a lock)", "transformers serve"
 PAGED, PAGED_BF16 = "transformers serve, continuous batching", "the same in bfloat16"

@@ -28,10 +28,10 @@ from tqdm import tqdm
 from benchmarks import servers, tables
 from benchmarks.servers import PAGED, PAGED_BF16, PLAIN, STATIC, STEP, TUTORIAL, Contender
 from benchmarks.tables import Sample, Samples
-from helpers import startup
-from helpers.machine import physical_memory, processor_name, processors
 from serving.client import ServerError, ServerProcess
 from serving.client.load_test import Load, Report, bodies, run, spread
+from system import startup
+from system.machine import physical_memory, processor_name, processors
 
 README = Path(__file__).with_name("README.md")
 EQUAL: dict[str, Any] = {"min_tokens": 48, "max_tokens": 48}

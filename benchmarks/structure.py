@@ -16,9 +16,9 @@ from typing import Any
 
 from benchmarks import servers
 from benchmarks.serving import check
-from helpers import startup
 from serving.client import ServerProcess
 from serving.client.load_test import Load, run
+from system import startup
 
 TOKENS = 64
 LONG = {"type": "string", "minLength": 4000}

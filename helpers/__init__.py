@@ -13,8 +13,8 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 from helpers.device import configure_threads
-from helpers.environment import load_environment
-from helpers.markup import guard_tables
+from system.environment import load_environment
+from system.markup import guard_tables
 
 load_environment()
 configure_threads()
@@ -24,11 +24,11 @@ __version__ = "0.1.0"
 
 # Name → the module that defines it, imported at first use.
 _PUBLIC = {
-    "GenerationSettings": "settings",
-    "ParameterError": "errors",
-    "TextGenerator": "generator",
-    "catalogue": "models",
-    "load": "generator",
+    "GenerationSettings": "helpers.settings",
+    "ParameterError": "system.errors",
+    "TextGenerator": "helpers.generator",
+    "catalogue": "helpers.models",
+    "load": "helpers.generator",
 }
 __all__ = [
     "GenerationSettings",
@@ -39,13 +39,13 @@ __all__ = [
 ]
 
 if TYPE_CHECKING:
-    from helpers.errors import ParameterError
     from helpers.generator import TextGenerator, load
     from helpers.models import catalogue
     from helpers.settings import GenerationSettings
+    from system.errors import ParameterError
 
 
 def __getattr__(name: str) -> Any:
     if name in _PUBLIC:
-        return getattr(importlib.import_module(f"helpers.{_PUBLIC[name]}"), name)
+        return getattr(importlib.import_module(_PUBLIC[name]), name)
     raise AttributeError(f"module 'helpers' has no attribute {name!r}")

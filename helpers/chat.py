@@ -12,8 +12,8 @@ import secrets
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from helpers.errors import ParameterError
 from helpers.settings import check_prompt
+from system.errors import ParameterError
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase

@@ -19,11 +19,11 @@ from importlib.metadata import PackageNotFoundError, requires, version
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from helpers import startup
-from helpers.environment import ROOT, default_model
-from helpers.errors import see
-from helpers.markup import safe
 from helpers.models import cards, models_folder
+from system import startup
+from system.environment import ROOT, default_model
+from system.errors import see
+from system.markup import safe
 
 if TYPE_CHECKING:
     from IPython.display import HTML
@@ -80,7 +80,7 @@ def check_packages(root: Path = ROOT) -> Check:
     Args:
         root: the folder with the pins.
     """
-    from helpers.installed import damaged
+    from system.installed import damaged
 
     pins, wrong, shown = pinned(root), [], []
     for pin in pins:
@@ -129,7 +129,7 @@ def check_device() -> Check:
 
 def check_memory() -> Check:
     """RAM that is free for a lesson (about 1 GB)."""
-    from helpers.machine import physical_memory
+    from system.machine import physical_memory
 
     memory = physical_memory()
     free, total = memory.available / 1e9, memory.total / 1e9

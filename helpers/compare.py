@@ -21,9 +21,9 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from helpers import startup
-from helpers.errors import HubUnreachableError, ParameterError
-from helpers.textfiles import read_text
+from system import startup
+from system.errors import HubUnreachableError, ParameterError
+from system.textfiles import read_text
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -201,7 +201,7 @@ def save(path: str | Path, table: pd.DataFrame) -> None:
         path: the file; its folder must exist.
         table: from `compare`.
     """
-    from helpers.machine import get_system_info
+    from helpers.device import get_system_info
 
     rows = [
         {k: v for k, v in row.items() if not (isinstance(v, float) and math.isnan(v))}

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import os
+import platform
 import sys
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from helpers.errors import ParameterError
-from helpers.machine import processors
+from system.errors import ParameterError
+from system.machine import physical_memory, processor_name, processors
 
 if TYPE_CHECKING:
     import torch
@@ -92,3 +93,30 @@ def default_dtype(device: str) -> torch.dtype:
 def device_label(device: str) -> str:
     """The name that people read: "CPU", "GPU:0"."""
     return "CPU" if device == "cpu" else f"GPU:{device.partition(':')[2] or 0}"
+
+
+def get_system_info() -> dict[str, Any]:
+    """The machine, so that measurements kept for later say where they come from.
+
+    Returns:
+        system, processor, cpus (that this process may use), threads (of torch), memory_mb
+        and available_mb (in a container: its own), python, and of loaded packages torch and
+        transformers; gpu and gpu_memory_mb where torch sees one.
+    """
+    memory, cpus, torch = physical_memory(), processors(), sys.modules.get("torch")
+    info: dict[str, Any] = {
+        "system": f"{platform.system()} {platform.machine()}",
+        "processor": processor_name(),
+        "cpus": int(cpus) if cpus.is_integer() else round(cpus, 2),
+        "threads": torch.get_num_threads() if torch is not None else chosen_threads(),
+        "memory_mb": round(memory.total / 1e6),
+        "available_mb": round(memory.available / 1e6),
+        "python": platform.python_version(),
+    }
+    for name in ("torch", "transformers"):
+        if name in sys.modules:
+            info[name] = sys.modules[name].__version__
+    if torch is not None and torch.cuda.is_available():
+        info["gpu"] = torch.cuda.get_device_name()
+        info["gpu_memory_mb"] = round(torch.cuda.get_device_properties(0).total_memory / 1e6)
+    return info

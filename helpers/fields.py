@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from numbers import Integral, Real
 from typing import Any, NamedTuple
 
-from helpers.errors import ParameterError
+from system.errors import ParameterError
 
 MAX_PROMPT_CHARACTERS = 50_000
 PROMPT = f"text of 1 to {MAX_PROMPT_CHARACTERS} characters, not blank, without null characters"

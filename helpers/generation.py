@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from helpers.decoding import Ending, Follower
-from helpers.errors import is_out_of_memory, out_of_memory, warn
 from helpers.settings import GenerationSettings
+from system.errors import is_out_of_memory, out_of_memory, warn
 
 if TYPE_CHECKING:
     from helpers.generator import TextGenerator

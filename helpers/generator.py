@@ -14,13 +14,13 @@ from typing import TYPE_CHECKING, Any
 
 from helpers.chat import Message, chat_ids, check_messages, render
 from helpers.device import device_label, resolve_device
-from helpers.environment import default_model
-from helpers.errors import ParameterError, PromptTooLongError, warn
 from helpers.generation import Generation, run, run_ids
 from helpers.models import context_length, load_model
 from helpers.settings import GenerationSettings, check_prompt
 from helpers.stream import TextStream
 from helpers.tokens import token_text
+from system.environment import default_model
+from system.errors import ParameterError, PromptTooLongError, warn
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -11,8 +11,8 @@ import threading
 from pathlib import Path
 from typing import Any
 
-from helpers.errors import HubUnreachableError, ModelNotFoundError, see
 from helpers.models import has_weights, suggestion, unknown
+from system.errors import HubUnreachableError, ModelNotFoundError, see
 
 PROBE_SECONDS = 2.5  # how long the hub may take to answer before it counts as out of reach
 _FILES = ["*.json", "*.txt", "*.model", "*.jinja", "*.safetensors"]

@@ -28,9 +28,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from helpers.child import end_with_parent, own_session
-from helpers.environment import ROOT
-from helpers.errors import ParameterError, see
+from system.child import end_with_parent, own_session
+from system.environment import ROOT
+from system.errors import ParameterError, see
 
 
 class ChildFailed(RuntimeError):
@@ -179,7 +179,7 @@ def _main() -> None:
 
 def _kind(error: BaseException) -> str:
     """Whether memory ran out, by the error's type or words."""
-    from helpers.errors import OutOfMemoryError, is_out_of_memory
+    from system.errors import OutOfMemoryError, is_out_of_memory
 
     no_memory = isinstance(error, OutOfMemoryError) or is_out_of_memory(error)
     no_stack = "can't start new thread" in str(error)  # a thread's stack is memory too

@@ -5,8 +5,7 @@
 - weights: parameters × bytes a parameter;
 - KV cache: 2 (keys and values) × layers × KV heads × head size × tokens × batch × bytes;
 - activations: what the forward pass over the prompt holds at once, see `live_activations`;
-- framework: Python, torch and transformers themselves, measured in a process of its own
-  with a model of almost no size (`framework_mb`);
+- framework: Python, torch and transformers themselves, which `helpers.peak` measures;
 - loading: the stored and the converted weights together, where their formats differ.
 
 The first two are exact (Pope et al., 2022, "Efficiently Scaling Transformer Inference",
@@ -17,14 +16,13 @@ from __future__ import annotations
 
 import functools
 import json
-import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from helpers.errors import ParameterError
 from helpers.models import cards, locate
+from system.errors import ParameterError
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -204,7 +202,7 @@ def estimate(
         precision: "fp32", "fp16", "int8" or "int4": the format in memory.
         stored: the format of the weights' file where it differs: both are then in memory
             while the weights are converted.
-        framework: MB of Python, torch and transformers, as `framework_mb` measures them.
+        framework: MB of Python, torch and transformers: `helpers.peak.framework_mb()`.
 
     Raises:
         ParameterError: a count below 1, an unknown format, or more tokens than the context.
@@ -242,8 +240,6 @@ def stored_format(model: str | Path) -> str:
     Raises:
         ParameterError, HubUnreachableError: as `helpers.models.locate`.
     """
-    from helpers.models import locate
-
     facts = json.loads((locate(str(model)) / "config.json").read_text(encoding="utf-8"))
     dtype = facts.get("dtype") or facts.get("torch_dtype")
     return "fp16" if dtype in ("float16", "bfloat16") else "fp32"
@@ -271,96 +267,3 @@ def sizes(models: list[str], prompt_tokens: int = 512, new_tokens: int = 512) ->
             row[precision + "_gb"] = needs.running_mb / 1000
         rows.append(row)
     return pd.DataFrame(rows)
-
-
-@functools.lru_cache
-def framework_mb(tokenizer_of: str = "course-gpt-1m") -> float:
-    """MB that Python, torch, transformers and a tokenizer take, whatever the model: measured.
-
-    A fresh process loads a random model of one layer and width 8 as any other model,
-    generates two tokens and reports its peak. Takes some seconds, once.
-
-    Args:
-        tokenizer_of: whose tokenizer is loaded with it.
-
-    Raises:
-        ChildFailed: the process gave no result.
-    """
-    from helpers.isolated import run_isolated
-
-    with tempfile.TemporaryDirectory() as folder:
-        save_random_model(folder, layers=1, width=8, heads=1, tokenizer_of=tokenizer_of)
-        return float(run_isolated(peak_after_generation, model=folder))
-
-
-def save_random_model(
-    folder: str, layers: int, width: int, heads: int, tokenizer_of: str = "course-gpt-1m"
-) -> int:
-    """Save a GPT-2 with random float32 weights, and a tokenizer, as any model on the hub.
-
-    Args:
-        folder: where to.
-        layers: how many layers.
-        width: hidden size.
-        heads: attention heads; they divide the width.
-        tokenizer_of: the model whose tokenizer is saved with it.
-
-    Returns:
-        its number of parameters.
-
-    Raises:
-        ParameterError: heads that do not divide the width.
-    """
-    from transformers import AutoTokenizer, GPT2Config, GPT2LMHeadModel
-    from transformers.utils import logging
-
-    from helpers.models import locate
-
-    if heads < 1 or width % heads:
-        raise ParameterError("heads", heads, f"a divisor of the width {width}")
-    tokenizer = AutoTokenizer.from_pretrained(locate(tokenizer_of))
-    end = tokenizer.eos_token_id
-    config = GPT2Config(
-        vocab_size=len(tokenizer), n_positions=512, n_embd=width, n_layer=layers, n_head=heads,
-        bos_token_id=end, eos_token_id=end, pad_token_id=end,
-    )  # fmt: skip
-    model = GPT2LMHeadModel(config)
-    logging.disable_progress_bar()
-    try:
-        model.save_pretrained(folder)
-    finally:
-        logging.enable_progress_bar()
-    tokenizer.save_pretrained(folder)
-    return sum(p.numel() for p in model.parameters())
-
-
-def peak_after_generation(
-    model: str, prompt_tokens: int = 4, new_tokens: int = 2, batch: int = 1
-) -> float:
-    """Load a model, generate greedily, and tell this process's peak memory in MB.
-
-    Meant for a fresh process: `run_isolated(peak_after_generation, model="course-gpt-4m")`.
-
-    Args:
-        model: as `helpers.load` takes it; it runs on the CPU.
-        prompt_tokens: tokens of the prompt, all of them the same word.
-        new_tokens: tokens to write; an early end-of-text is not let through.
-        batch: sequences at once.
-    """
-    import torch
-
-    from helpers.generator import load
-    from helpers.monitor import get_peak_memory
-
-    generator = load(model, "cpu")
-    prompt = torch.full((batch, prompt_tokens), generator.encode(" the")[0])
-    with torch.inference_mode():
-        generator.model.generate(
-            input_ids=prompt,
-            attention_mask=torch.ones_like(prompt),
-            max_new_tokens=new_tokens,
-            min_new_tokens=new_tokens,
-            do_sample=False,
-            pad_token_id=generator.tokenizer.pad_token_id,
-        )
-    return get_peak_memory()

@@ -16,8 +16,8 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from helpers.environment import ROOT, default_model
-from helpers.errors import ModelNotFoundError, ParameterError, see
+from system.environment import ROOT, default_model
+from system.errors import ModelNotFoundError, ParameterError, see
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -4,7 +4,7 @@
         with monitor.phase("load"):
             generator = helpers.load("course-gpt-4m")
     monitor.phases()      # one row a phase
-    monitor.figure()      # memory and processor over time, phases shaded
+    figures.monitored(monitor)      # memory and processor over time, phases shaded
 
 Memory is *resident* memory (RSS): what this process holds in physical memory now,
 pages of mapped files that it touched included. MB are 10⁶ bytes everywhere.
@@ -26,11 +26,10 @@ from typing import TYPE_CHECKING, Any
 
 import psutil
 
-from helpers.errors import ParameterError
+from system.errors import ParameterError
 
 if TYPE_CHECKING:
     import pandas as pd
-    from IPython.display import HTML
 
 _STATUS = Path("/proc/self/status")
 _FIELDS = re.compile(rb"(VmHWM|VmRSS|Threads):\s*(\d+)")
@@ -180,26 +179,6 @@ class ResourceMonitor:
         """The finished phases: (name, beginning, end) in seconds since the monitor started."""
         return sorted(self._spans, key=lambda span: span[1])
 
-    def figure(self, alt: str = "") -> HTML:
-        """Memory and processor over time, the phases shaded (a plot that carries its description).
-
-        Args:
-            alt: the figure's message; left out, it is put together from the phases.
-        """
-        from helpers import figures
-
-        return figures.show(
-            figures.timeline(self.frame(), self.spans()), alt or self._description()
-        )
-
-    def _description(self) -> str:
-        """What the figure shows, in one sentence a phase."""
-        steps = [
-            f"{row.phase}: {row.rss_start_mb:.0f} to {row.rss_end_mb:.0f} MB in {row.seconds:.1f} s"
-            for row in self.phases().itertuples()
-        ]
-        return "Memory and processor use over time. " + ("; ".join(steps) or "No phases were named")
-
     def _work(self) -> None:
         """The background thread: a sample every interval, on a fixed beat."""
         due = self._start + self.interval
@@ -233,19 +212,6 @@ def get_memory_usage() -> float:
 def get_peak_memory() -> float:
     """The most resident memory of this process since it started, in MB (10⁶ bytes)."""
     return _read_process()[1]
-
-
-def get_cpu_percent(interval: float = 0.1) -> float:
-    """Processor use of this process over the next `interval` seconds, per cent of one core.
-
-    Raises:
-        ParameterError: an interval that is not from 0.01 to 60 seconds.
-    """
-    if not MIN_INTERVAL <= interval <= MAX_INTERVAL:
-        raise ParameterError(
-            "interval", interval, f"from {MIN_INTERVAL} to {MAX_INTERVAL:.0f} seconds"
-        )
-    return psutil.Process().cpu_percent(interval)
 
 
 def _read_process() -> tuple[float, float, int]:

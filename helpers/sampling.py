@@ -6,7 +6,7 @@
   server's engine needs them. On 32 rows they cost a tenth of calling the processors row
   by row. (Lesson 09.)
 
-Both give the same probabilities. A parameter that changes logits is one entry of `SHAPES`.
+Both give the same probabilities. A parameter that changes logits is one entry of `FORMS`.
 """
 
 from __future__ import annotations
@@ -78,7 +78,7 @@ def _without_repeats(scores: Tensor, rows: Sequence[Row]) -> Tensor:
     return scores
 
 
-class Shape(NamedTuple):
+class Forms(NamedTuple):
     """The two forms of a parameter that changes logits.
 
     Attributes:
@@ -92,18 +92,18 @@ class Shape(NamedTuple):
     rows: Callable[[Tensor, Sequence[Row]], Tensor]
 
 
-SHAPES = {
-    "logit_bias": Shape(
+FORMS = {
+    "logit_bias": Forms(
         lambda s: bool(s.logit_bias),
         lambda s: SequenceBiasLogitsProcessor([[[t], bias] for t, bias in s.logit_bias.items()]),
         _biased,
     ),
-    "repetition_penalty": Shape(
+    "repetition_penalty": Forms(
         lambda s: s.repetition_penalty != 1.0,
         lambda s: RepetitionPenaltyLogitsProcessor(s.repetition_penalty),
         _penalised,
     ),
-    "no_repeat_ngram_size": Shape(
+    "no_repeat_ngram_size": Forms(
         lambda s: s.no_repeat_ngram_size > 0,
         lambda s: NoRepeatNGramLogitsProcessor(s.no_repeat_ngram_size),
         _without_repeats,
@@ -112,19 +112,19 @@ SHAPES = {
 
 
 def shaped(logits: Tensor, rows: Sequence[Row]) -> Tensor:
-    """Logits (rows, vocabulary), left as they are, to those that `SHAPES` make of them."""
+    """Logits (rows, vocabulary), left as they are, to those that `FORMS` make of them."""
     scores = logits.float()
-    for shape in SHAPES.values():
-        which = [i for i, row in enumerate(rows) if shape.on(row.settings)]
+    for form in FORMS.values():
+        which = [i for i, row in enumerate(rows) if form.on(row.settings)]
         if which:
-            changed = shape.rows(scores[which], [rows[i] for i in which])
+            changed = form.rows(scores[which], [rows[i] for i in which])
             scores = scores.index_copy(0, torch.tensor(which, device=scores.device), changed)
     return scores
 
 
 def shapers(settings: GenerationSettings) -> LogitsProcessorList:
     """The same as transformers' processors, those that change nothing left out."""
-    return LogitsProcessorList(s.processor(settings) for s in SHAPES.values() if s.on(settings))
+    return LogitsProcessorList(s.processor(settings) for s in FORMS.values() if s.on(settings))
 
 
 # --- temperature, top-k, top-p: which tokens can be drawn, and how probable each is

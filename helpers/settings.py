@@ -24,7 +24,6 @@ from pydantic import (
 )
 from pydantic.fields import FieldInfo
 
-from helpers.errors import ParameterError, PromptTooLongError
 from helpers.fields import (
     BIAS_SCHEMA,
     LARGEST_BIAS,
@@ -46,6 +45,7 @@ from helpers.fields import (
 from helpers.fields import (
     check_prompt as check_prompt,
 )
+from system.errors import ParameterError, PromptTooLongError
 
 DEFAULT_NEW_TOKENS = 40
 LEAST_TEMPERATURE = 1e-5  # anything lower is greedy; logits divided by it would overflow

@@ -9,8 +9,8 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from helpers.decoding import Ending, Follower
-from helpers.errors import is_out_of_memory, out_of_memory
 from helpers.settings import GenerationSettings
+from system.errors import is_out_of_memory, out_of_memory
 
 if TYPE_CHECKING:
     from helpers.generator import TextGenerator

@@ -7,8 +7,8 @@ import re
 from functools import cache
 from typing import TYPE_CHECKING
 
-from helpers.errors import ParameterError
-from helpers.markup import attribute, safe, visible
+from system.errors import ParameterError
+from system.markup import attribute, safe, visible
 
 if TYPE_CHECKING:
     import pandas as pd

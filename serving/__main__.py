@@ -17,12 +17,12 @@ from typing import Any
 
 from waitress.server import MultiSocketServer, create_server
 
-from helpers import startup
-from helpers.child import end_with_parent
-from helpers.errors import see
 from serving.api.app import create_app
 from serving.config import Config, ConfigError, in_force, load_config, table
 from serving.service import Service
+from system import startup
+from system.child import end_with_parent
+from system.errors import see
 
 log = logging.getLogger("serving")
 EXTRA_BODY_BYTES = 4 * 2**20  # bodies this much too large are still read, for a JSON answer

@@ -27,8 +27,8 @@ from pydantic import (
     model_validator,
 )
 
-from helpers.environment import DEFAULT_MODEL, ROOT
-from helpers.textfiles import TextFileError, read_text
+from system.environment import DEFAULT_MODEL, ROOT
+from system.textfiles import TextFileError, read_text
 
 PREFIX = "LLM_"
 ENV_FILE = ROOT / ".env"

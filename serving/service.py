@@ -13,11 +13,11 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from helpers.errors import ParameterError
 from helpers.settings import DEFAULT_NEW_TOKENS, GenerationSettings, parameter_ranges
 from serving.config import Config
 from serving.engine.jobs import Job, NotReadyError
 from serving.tokenizer import SharedTokenizer
+from system.errors import ParameterError
 
 if TYPE_CHECKING:
     from serving.engine.engine import Engine

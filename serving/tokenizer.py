@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING
 from jinja2 import TemplateError
 
 from helpers.chat import chat_ids
-from helpers.errors import ParameterError
 from helpers.tokens import token_bytes
+from system.errors import ParameterError
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase

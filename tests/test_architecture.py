@@ -45,16 +45,16 @@ def test_a_server_that_generates_has_no_notebook_library_loaded() -> None:
 @pytest.mark.parametrize(
     ("module", "line", "broken"),
     [
-        ("helpers/errors.py", "import serving", "classroom stands on serving, serving on helpers"),
+        ("system/errors.py", "import serving", "classroom stands on serving, serving on helpers"),
         ("serving/config.py", "import classroom", "classroom stands on serving, serving on"),
-        ("helpers/errors.py", "import nbformat", "helpers and serving read and run no notebook"),
+        ("system/errors.py", "import nbformat", "helpers and serving read and run no notebook"),
         ("serving/config.py", "import IPython", "the service needs no notebook library"),
     ],
 )
 def test_an_import_against_the_floors_is_found(
     module: str, line: str, broken: str, tmp_path: Path
 ) -> None:
-    for name in ("helpers", "serving", "classroom"):
+    for name in ("system", "helpers", "serving", "classroom"):
         shutil.copytree(ROOT / name, tmp_path / name, ignore=shutil.ignore_patterns("__pycache__"))
     shutil.copy(ROOT / "pyproject.toml", tmp_path)
     with (tmp_path / module).open("a", encoding="utf-8") as file:
@@ -113,7 +113,7 @@ def test_pre_commit_finds_style_machine_paths_and_stale_copies(
         path.write_text(text.replace(old, new, 1), encoding="utf-8")
 
     assert failed() == set()
-    spoil("helpers/errors.py", "import", "import os\nimport")
+    spoil("system/errors.py", "import", "import os\nimport")
     somewhere = "/".join(("", "home", "ada", "course", ""))  # written so that no check finds it
     spoil("notebooks/01_tokenization.ipynb", "A server reads", f"{somewhere} A server reads")
     spoil("notebooks/course.toml", '"Serving"', '"Serving it"')

@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 
+from classroom.widgets import MemoryCalculator, TokenCalculator
+from classroom.widgets.calculators import CARDS_GB, smallest_card
 from helpers import memory
-from helpers.errors import ParameterError
-from helpers.widgets import MemoryCalculator, TokenCalculator
-from helpers.widgets.calculators import CARDS_GB, smallest_card
+from system.errors import ParameterError
 
 
 def words(markup: str) -> str:

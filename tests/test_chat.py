@@ -7,8 +7,8 @@ from transformers import AutoTokenizer
 
 import helpers
 from helpers.chat import chat_ids, check_messages, render
-from helpers.errors import ParameterError
 from helpers.models import locate
+from system.errors import ParameterError
 
 TEMPLATE = (
     "{% for m in messages %}{{ m['role'] }}: {{ m['content'] }}<|endoftext|>{% endfor %}"

@@ -13,7 +13,8 @@ from pathlib import Path
 
 import pytest
 
-from helpers import check, installed, machine
+from helpers import check
+from system import installed, machine
 from tests.conftest import ROOT, writable
 
 pytestmark = pytest.mark.slow  # most tests start processes

@@ -17,7 +17,7 @@ import psutil
 import pytest
 from jupyter_client.manager import KernelManager
 
-from helpers.child import own_session
+from system.child import own_session
 from tests.conftest import ROOT
 
 pytestmark = [
@@ -188,7 +188,7 @@ def test_ctrl_c_at_a_terminal_ends_a_server_started_there() -> None:
 
 def test_a_parent_that_is_gone_already_and_one_that_never_was(tmp_path: Path) -> None:
     code = (
-        "from helpers.child import end_with_parent; import os, time\n"
+        "from system.child import end_with_parent; import os, time\n"
         "end_with_parent(); assert 'LLM_BASICS_PARENT' not in os.environ\n"
         "time.sleep({}); print('alive')"
     )

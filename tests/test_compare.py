@@ -14,7 +14,7 @@ import pytest
 
 from helpers import compare as comparing
 from helpers.compare import compare, read, save
-from helpers.errors import ParameterError
+from system.errors import ParameterError
 
 pytestmark = pytest.mark.slow  # most tests start processes
 

@@ -18,8 +18,8 @@ from helpers.device import (
     device_label,
     resolve_device,
 )
-from helpers.errors import ParameterError
-from helpers.machine import processors
+from system.errors import ParameterError
+from system.machine import processors
 
 GPUS = torch.cuda.device_count() if torch.cuda.is_available() else 0
 MPS = torch.backends.mps.is_available()

@@ -43,7 +43,7 @@ def test_fault_is_found(fault: str, tmp_path: Path) -> None:
     (lesson,) = (ROOT / "notebooks").glob(f"{number}_*.ipynb")
     library, elsewhere = tmp_path / "library", tmp_path / "elsewhere"
     elsewhere.mkdir()
-    for package in ("helpers", "serving", "classroom"):
+    for package in ("system", "helpers", "serving", "classroom"):
         ignored = shutil.ignore_patterns("__pycache__")
         shutil.copytree(ROOT / package, library / package, ignore=ignored)
     (library / "models").symlink_to(ROOT / "models", target_is_directory=True)

@@ -19,7 +19,7 @@ NAME = "smollm2-135m"
 def course(tmp_path: Path, root: Path) -> Path:
     """As much of the course as the tool needs, with an empty place for the model."""
     ignore = shutil.ignore_patterns("__pycache__")
-    for folder in ("helpers", "tools"):
+    for folder in ("system", "helpers", "tools"):
         shutil.copytree(root / folder, tmp_path / folder, ignore=ignore)
     (tmp_path / "models").mkdir()
     shutil.copy(root / "models/catalogue.json", tmp_path / "models")

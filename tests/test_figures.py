@@ -21,8 +21,8 @@ from matplotlib.figure import Figure
 from matplotlib.text import Text
 from transformers import GPT2Config
 
-from helpers import figures
-from helpers.figures.style import label, token_label
+from classroom import figures
+from classroom.figures.style import label, token_label
 from helpers.monitor import ResourceMonitor, get_memory_usage
 
 UNITS = {
@@ -213,7 +213,7 @@ def test_a_monitored_block_is_drawn_in_its_unit(draw: Callable[..., Any]) -> Non
     """The whole way from this process's memory to the axis, measured a second time here."""
     with ResourceMonitor(interval=0.02) as monitor, monitor.phase("work"):
         sum(n * n for n in range(2_000_000))
-    left, right = draw(monitor.figure).axes
+    left, right = draw(figures.monitored, monitor).axes
     held = get_memory_usage() * 1e6
     assert max(curve(left)[1]) == pytest.approx(held, rel=0.3)
     ends = curve(left)[0][-1]

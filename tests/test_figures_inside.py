@@ -6,7 +6,7 @@ import pytest
 import torch
 from transformers import GPT2Config, LlamaConfig
 
-from helpers import figures
+from classroom import figures
 
 
 def texts(figure) -> str:

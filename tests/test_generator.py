@@ -18,17 +18,17 @@ import pytest
 import torch
 from transformers import LogitsProcessor, LogitsProcessorList
 
-from helpers.errors import (
+from helpers.generation import _batches
+from helpers.generator import TextGenerator, load
+from helpers.sampling import probabilities, processors
+from helpers.settings import DEFAULT_NEW_TOKENS, GenerationSettings
+from system.errors import (
     OutOfMemoryError,
     ParameterError,
     PromptTooLongError,
     is_out_of_memory,
     warn,
 )
-from helpers.generation import _batches
-from helpers.generator import TextGenerator, load
-from helpers.sampling import probabilities, processors
-from helpers.settings import DEFAULT_NEW_TOKENS, GenerationSettings
 
 PROMPT = "Machine learning is"
 END = 8191  # end-of-text, and padding
@@ -719,7 +719,7 @@ def test_shorter_retry_is_said_aloud() -> None:
 def test_nothing_fits() -> None:
     """400² × 128 heads × 4 bytes = 78 MiB for the attention of one prompt alone."""
     code = (
-        "from helpers.errors import OutOfMemoryError\n"
+        "from system.errors import OutOfMemoryError\n"
         "try: generator.generate('word ' * 400, max_new_tokens=4)\n"
         "except OutOfMemoryError as error: print('ONE', error)\n"
         "try: list(generator.stream('word ' * 400, max_new_tokens=4))\n"

@@ -37,9 +37,18 @@ def test_nothing_heavy_is_imported() -> None:
     assert python(code).strip() == "[]"
 
 
-@pytest.mark.parametrize("module", ["environment", "errors", "device", "models", "records"])
+@pytest.mark.parametrize(
+    "module",
+    [
+        "system.environment",
+        "system.errors",
+        "helpers.device",
+        "helpers.models",
+        "classroom.records",
+    ],
+)
 def test_light_modules_stay_light(module: str) -> None:
-    code = f"import helpers.{module}, sys; print('torch' in sys.modules)"
+    code = f"import {module}, sys; print('torch' in sys.modules)"
     assert python(code).strip() == "False"
 
 
@@ -47,16 +56,16 @@ def test_every_public_name_is_there_and_others_are_not() -> None:
     import helpers
 
     for name in helpers.__all__:
-        assert getattr(helpers, name).__module__.startswith("helpers.")
+        assert getattr(helpers, name).__module__.startswith(("helpers.", "system."))
     with pytest.raises(AttributeError, match="no attribute 'nonsense'"):
         _ = helpers.nonsense
 
 
 def test_threads_are_configured_before_torch() -> None:
     code = (
-        "import helpers.machine, os, json; before = dict(os.environ); import torch\n"
+        "import helpers, system.machine, os, json; before = dict(os.environ); import torch\n"
         "print(json.dumps([before['OMP_WAIT_POLICY'], before['OMP_NUM_THREADS'],"
-        " torch.get_num_threads(), helpers.machine.processors()]))"
+        " torch.get_num_threads(), system.machine.processors()]))"
     )
     policy, count, threads, cpus = json.loads(
         python(code, OMP_WAIT_POLICY=None, OMP_NUM_THREADS=None)
@@ -78,14 +87,16 @@ def test_threads_when_torch_was_there_first() -> None:
 @pytest.fixture
 def copy_of_helpers(tmp_path: Path, root: Path) -> Path:
     """The package elsewhere, where a `.env` may lie beside it."""
-    shutil.copytree(root / "helpers", tmp_path / "helpers", ignore=shutil.ignore_patterns("__pyc*"))
+    for name in ("system", "helpers"):
+        ignored = shutil.ignore_patterns("__pyc*")
+        shutil.copytree(root / name, tmp_path / name, ignore=ignored)
     return tmp_path
 
 
 def test_env_file_is_read_and_a_set_variable_wins(copy_of_helpers: Path) -> None:
     (copy_of_helpers / ".env").write_text("MODEL_NAME=from-file\nDEVICE=cpu\nHF_HOME=/cache/a\n")
     code = (
-        "import helpers, os; from helpers.environment import default_model\n"
+        "import helpers, os; from system.environment import default_model\n"
         "print(helpers.__file__, default_model(), os.environ['DEVICE'], os.environ['HF_HOME'])"
     )
     settings = {"MODEL_NAME": None, "DEVICE": None, "HF_HOME": None}
@@ -130,7 +141,7 @@ def test_env_file_in_another_encoding_is_one_line(
 
 
 def test_default_model_without_any_setting() -> None:
-    code = "from helpers.environment import default_model; print(default_model())"
+    code = "from system.environment import default_model; print(default_model())"
     assert python(code, MODEL_NAME=" ").strip() == "course-gpt-4m"
     assert python(code, MODEL_NAME=" gpt2 ").strip() == "gpt2"
 
@@ -181,7 +192,7 @@ def test_a_proxy_is_not_asked_for_this_machine(given: dict[str, str], kept: str)
     ],
 )
 def test_addresses_of_this_machine(url: str, here: bool) -> None:
-    from helpers.environment import is_loopback
+    from system.environment import is_loopback
 
     assert is_loopback(url) is here
 

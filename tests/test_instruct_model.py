@@ -8,7 +8,7 @@ import os
 import pytest
 import torch
 
-from helpers import memory
+from helpers import memory, peak
 from helpers.generator import TextGenerator, load
 from helpers.isolated import run_isolated
 from helpers.models import models_folder
@@ -50,9 +50,9 @@ def test_its_text_is_better_predicted_than_the_small_models_predict_it(
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="peaks differ on Windows")
 def test_its_peak_is_predicted(smollm2: str) -> None:
-    framework = memory.framework_mb(smollm2)
-    peak = run_isolated(
-        memory.peak_after_generation, model=smollm2, prompt_tokens=64, new_tokens=16, batch=1
+    framework = peak.framework_mb(smollm2)
+    measured = run_isolated(
+        peak.peak_after_generation, model=smollm2, prompt_tokens=64, new_tokens=16, batch=1
     )
     needs = memory.estimate(smollm2, 64, 16, stored="fp32", framework=framework)
-    assert needs.peak_mb == pytest.approx(peak, rel=0.15)
+    assert needs.peak_mb == pytest.approx(measured, rel=0.15)

@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from helpers.errors import ParameterError
-from helpers.limits import require
+from classroom.limits import require
+from system.errors import ParameterError
 
 
 @pytest.mark.parametrize(

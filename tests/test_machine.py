@@ -12,7 +12,8 @@ from pathlib import Path
 import psutil
 import pytest
 
-from helpers.machine import Memory, get_system_info, physical_memory, processor_name, processors
+from helpers.device import get_system_info
+from system.machine import Memory, physical_memory, processor_name, processors
 from tests.conftest import ROOT
 
 MIB = 2**20
@@ -140,7 +141,7 @@ for name in sys.argv[1:]:
     open(name, "w").write("0")  # into the group, before anything is measured
 import helpers, os
 from helpers.check import check_memory
-from helpers.machine import get_system_info
+from helpers.device import get_system_info
 check = check_memory()
 info = get_system_info()
 print(json.dumps([check.found, check.ok, info["memory_mb"], info["available_mb"], info["cpus"],

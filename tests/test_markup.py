@@ -10,7 +10,7 @@ import unicodedata
 import pandas as pd
 import pytest
 
-from helpers.markup import attribute, direction, left_aligned, reveal, safe, safe_table, visible
+from system.markup import attribute, direction, left_aligned, reveal, safe, safe_table, visible
 
 PLAIN = ["a < b & c", 'say "yes"', "it's", "naïve café", "日本語", "two\nlines\tend"]
 PLAIN += ["👩\u200d👩\u200d👧 🇩🇪", "\\n"]
@@ -107,11 +107,11 @@ def test_a_notebook_shows_every_table_safely() -> None:
     """`import helpers` is enough, in a shell of IPython as in a kernel."""
     from IPython.core.interactiveshell import InteractiveShell
 
-    import helpers.markup
+    import system.markup
 
     shell = InteractiveShell.instance()
     try:
-        helpers.markup.guard_tables()
+        system.markup.guard_tables()
         assert shell.display_formatter is not None
         data, _ = shell.display_formatter.format(pd.DataFrame({"x": ["$5 or $6"]}))
         assert '<bdi class="mathjax_ignore tex2jax_ignore">$5 or $6</bdi>' in data["text/html"]

@@ -11,9 +11,9 @@ import torch
 from transformers import T5Config
 
 from helpers import models
-from helpers.errors import HubUnreachableError, ModelNotFoundError, ParameterError
 from helpers.generator import load
 from helpers.models import cards, catalogue, load_model, locate, models_folder
+from system.errors import HubUnreachableError, ModelNotFoundError, ParameterError
 from tests.conftest import writable
 
 SHIPPED = ["course-gpt-1m", "course-gpt-4m", "course-gpt-16m"]

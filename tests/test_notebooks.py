@@ -30,8 +30,8 @@ import pytest
 from nbformat import NotebookNode
 
 from classroom import course
+from classroom.records import RECORD_TYPE
 from helpers.models import cards
-from helpers.records import RECORD_TYPE
 from tests.footprint import PeakFootprint, footprint, tree
 
 ROOT = Path(__file__).resolve().parent.parent

@@ -43,7 +43,7 @@ def bare(tmp_path_factory: pytest.TempPathFactory) -> Path:
     course, linked = folder / "course", folder / "dependencies"
     course.mkdir()
     linked.mkdir()
-    for name in ("helpers", "serving", "classroom"):
+    for name in ("system", "helpers", "serving", "classroom"):
         ignored = shutil.ignore_patterns("__pycache__")
         shutil.copytree(ROOT / name, course / name, ignore=ignored)
     for name in ("pyproject.toml", "LICENSE", "LICENSE-TEXT"):

@@ -10,7 +10,7 @@ import pytest
 import torch
 from IPython.utils.capture import capture_output
 
-from helpers.records import RECORD_TYPE, record
+from classroom.records import RECORD_TYPE, record
 
 
 def recorded(**values: Any) -> tuple[dict[str, Any], str]:

@@ -58,7 +58,7 @@ class Course:
 def course(tmp_path: Path, require_tool: Callable[..., str]) -> Course:
     require_tool("git")
     origin = tmp_path / "origin"
-    tools = ("tools/reset.py", "tools/update.py", "tools/startup.py", "helpers/startup.py")
+    tools = ("tools/reset.py", "tools/update.py", "tools/startup.py", "system/startup.py")
     for name in (*tools, *(f"notebooks/{n}" for n in LESSONS)):
         (origin / name).parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(ROOT / name, origin / name)

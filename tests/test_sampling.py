@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from helpers.sampling import (
-    SHAPES,
+    FORMS,
     _narrow,
     _nucleus,
     _whole,
@@ -59,9 +59,9 @@ def random_rows(chance: random.Random, count: int, **parameters: Any) -> list[Ro
 
 def test_every_parameter_of_the_logits_is_tried() -> None:
     rows = random_rows(random.Random(0), 50)
-    for name, shape in SHAPES.items():
+    for name, form in FORMS.items():
         assert name in GenerationSettings.model_fields
-        assert {shape.on(row.settings) for row in rows} == {True, False}, name
+        assert {form.on(row.settings) for row in rows} == {True, False}, name
 
 
 @pytest.mark.parametrize("sharpness", [0.5, 3.0, 8.0])

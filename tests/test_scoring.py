@@ -7,8 +7,8 @@ import pytest
 import torch
 
 import helpers
+from classroom.widgets import TokenSteering
 from helpers.scoring import bootstrap, label_scores
-from helpers.widgets import TokenSteering
 
 
 @pytest.fixture(scope="module")

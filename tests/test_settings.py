@@ -11,7 +11,6 @@ import pytest
 import torch
 from pydantic import ValidationError, create_model
 
-from helpers.errors import ParameterError, PromptTooLongError
 from helpers.generator import TextGenerator, load
 from helpers.sampling import generate_arguments, processors
 from helpers.settings import (
@@ -24,6 +23,7 @@ from helpers.settings import (
     openai_names,
     parameter_ranges,
 )
+from system.errors import ParameterError, PromptTooLongError
 
 # name → smallest and largest allowed, just below and just above.
 BOUNDS: dict[str, tuple[Any, Any, Any, Any]] = {

@@ -24,7 +24,7 @@ from pathlib import Path
 import pytest
 from packaging.requirements import Requirement
 
-from helpers import installed
+from system import installed
 from tests.conftest import ROOT, skip_or_fail
 
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
@@ -230,8 +230,8 @@ def stand_in(tmp_path: Path) -> Path:
     """A project like this one, with three tiny packages in place of 190."""
     project = tmp_path / "a project with spaces"
     (project / "wheels").mkdir(parents=True)
-    needed = ("tools/setup_env.py", "tools/startup.py", "helpers/startup.py")
-    for name in (*needed, "helpers/installed.py"):
+    needed = ("tools/setup_env.py", "tools/startup.py", "system/startup.py")
+    for name in (*needed, "system/installed.py"):
         (project / name).parent.mkdir(exist_ok=True)
         shutil.copy(ROOT / name, project / name)
     (project / "pyproject.toml").write_text(PYPROJECT)

@@ -1,4 +1,4 @@
-"""helpers.widgets: every control does its own work, and nothing escapes from a callback."""
+"""classroom.widgets: every control does its own work, and nothing escapes from a callback."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from typing import Any
 import pytest
 
 import helpers
-from helpers.errors import ParameterError
+from classroom.widgets import LoopExplorer, ParameterExplorer
+from classroom.widgets.pieces import distribution_html
 from helpers.settings import parameter_ranges
-from helpers.widgets import LoopExplorer, ParameterExplorer
-from helpers.widgets.pieces import distribution_html
+from system.errors import ParameterError
 
 
 @pytest.fixture(scope="module")

@@ -11,11 +11,11 @@ import nbformat
 import pytest
 
 from classroom import course
+from classroom.limits import require
+from classroom.records import RECORD_TYPE
 from classroom.report.execute import execute
 from classroom.report.parameters import defaults
-from helpers.errors import ParameterError
-from helpers.limits import require
-from helpers.records import RECORD_TYPE
+from system.errors import ParameterError
 
 LESSONS = {path.stem[:2]: path for path in course.notebooks()}
 QUICK = ("00", "01")  # the others take a minute each: `make soak`

@@ -13,7 +13,7 @@ import pytest
 from tests.conftest import ROOT
 
 NAME = "Łukasz ✓ 東京"
-FOLDERS = ("helpers", "serving", "classroom", "tools", "benchmarks", "training")
+FOLDERS = ("system", "helpers", "serving", "classroom", "tools", "benchmarks", "training")
 # Not for people: a child that answers in JSON, and a cell on Colab, where a kernel must go on.
 OTHER = {"helpers/isolated.py", "tools/colab.py", "benchmarks/tutorial_server.py"}
 
@@ -23,7 +23,7 @@ def program(folder: Path, body: str, **settings: str) -> subprocess.Popen[bytes]
     lines = "\n    ".join(body.splitlines())
     file = folder / "program.py"
     file.write_text(
-        "import sys\nfrom helpers import startup\nfrom helpers.errors import ParameterError\n"
+        "import sys\nfrom system import startup\nfrom system.errors import ParameterError\n"
         f"def main():\n    {lines}\nstartup.run(main)\n",
         encoding="utf-8",
     )

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from helpers.errors import ParameterError
-from helpers.textfiles import TextFileError, read_text
+from system.errors import ParameterError
+from system.textfiles import TextFileError, read_text
 
 TEXT = "MODEL_NAME=course-gpt-1m\n# Łódź, 東京, 👍\n"
 

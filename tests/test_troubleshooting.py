@@ -18,13 +18,13 @@ from functools import cache
 import pytest
 
 from helpers import check
-from helpers.errors import TROUBLESHOOTING, see
+from system.errors import TROUBLESHOOTING, see
 from tests.conftest import ROOT
 
 DOCUMENT = ROOT / TROUBLESHOOTING
 SOURCES = sorted(
     path
-    for folder in ("helpers", "serving", "classroom", "tools")
+    for folder in ("system", "helpers", "serving", "classroom", "tools")
     for path in (ROOT / folder).rglob("*.py")
 )
 LEAST_CHARACTERS = 10  # that a quotation must have in one piece: shorter ones prove nothing

@@ -41,8 +41,8 @@ OURS = "application/vnd.llm-basics."  # what reports and marking read
 DIAGRAM = re.compile(r"```mermaid\n.*?```\n", re.DOTALL)
 HELPERS = {  # the pages of the reference, and the packages on them
     Path("reference/helpers"): "helpers",
-    Path("reference/helpers-figures"): "helpers/figures",
-    Path("reference/helpers-widgets"): "helpers/widgets",
+    Path("reference/helpers-figures"): "classroom/figures",
+    Path("reference/helpers-widgets"): "classroom/widgets",
 }
 
 Cell = dict[str, Any]

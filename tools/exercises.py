@@ -49,13 +49,14 @@ def find(cells: list[NotebookNode], heading: str) -> int:
 
 def import_questions(cells: list[NotebookNode], lesson: Lesson) -> None:
     """The import cell imports the lesson's exercises and names its questions."""
-    cell = next(c for c in cells if c.cell_type == "code" and "\nfrom helpers import " in c.source)
+    cell = next(c for c in cells if c.cell_type == "code" and "\nimport helpers\n" in c.source)
     lines = [
         line
         for line in cell.source.splitlines()
         if "classroom.exercises" not in line and f"lesson_{lesson.number}.questions" not in line
     ]
-    place = next(n for n, line in enumerate(lines) if line.startswith("from helpers import"))
+    before = ("import helpers", "from classroom import")
+    place = max(n for n, line in enumerate(lines) if line.startswith(before))
     lines.insert(place + 1, f"from classroom.exercises import lesson_{lesson.number}")
     while not lines[-1]:
         lines.pop()

@@ -30,8 +30,8 @@ ROOT = Path(__file__).resolve().parent.parent
 if str(ROOT) not in sys.path:  # where the course is not installed
     sys.path.insert(0, str(ROOT))
 
-from helpers import startup  # noqa: E402
 from helpers.models import ModelCard, cards, has_weights, models_folder  # noqa: E402
+from system import startup  # noqa: E402
 
 # Needed to read the file, and for nothing else: they go into a folder that is thrown away.
 CONVERTER = ("gguf==0.19.0", "accelerate==1.15.0")

@@ -21,7 +21,7 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))  # this folder's course, whichever one is installed
 
 from classroom import course  # noqa: E402
-from helpers import startup  # noqa: E402
+from system import startup  # noqa: E402
 
 FRAME = Path(__file__).resolve().parent / "frame"
 MANIFEST = course.NOTEBOOKS / course.MANIFEST

@@ -11,11 +11,11 @@ import json
 from pathlib import Path
 from typing import Any
 
-from helpers import startup
 from serving.api.openai.chat import ChatRequest, Message
 from serving.api.openai.fields import IGNORED, NOT_SUPPORTED
 from serving.api.openai.requests import CompletionRequest, StreamOptions
 from serving.api.openai.structure import JSONSchema, StructuredOutputs
+from system import startup
 
 ROOT = Path(__file__).resolve().parent.parent
 PAGE = "docs/openai.md"

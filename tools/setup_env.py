@@ -120,8 +120,8 @@ class Environment:
             )
 
     def damaged(self) -> dict[Path, str]:
-        """The packages that are not whole, as helpers/installed.py finds them."""
-        found: dict[Path, str] = runpy.run_path(str(ROOT / "helpers/installed.py"))["damaged"](
+        """The packages that are not whole, as system/installed.py finds them."""
+        found: dict[Path, str] = runpy.run_path(str(ROOT / "system/installed.py"))["damaged"](
             self.site()
         )
         return found

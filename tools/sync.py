@@ -24,7 +24,7 @@ sys.path.insert(0, str(ROOT))  # this folder's course, whichever one is installe
 
 from classroom import course, exercises  # noqa: E402
 from classroom.course import CourseLesson  # noqa: E402
-from helpers import startup  # noqa: E402
+from system import startup  # noqa: E402
 
 FILES = ["README.md", "CONTRIBUTING.md", "CITATION.cff", "notebooks/*.ipynb"]
 OWNER_NAME = r"[\w.-]+/[\w-]+(?:\.[\w-]+)*"

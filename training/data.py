@@ -16,7 +16,7 @@ import numpy as np
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
 from tqdm.auto import tqdm
 
-from helpers.textfiles import decode
+from system.textfiles import decode
 
 END_OF_TEXT = "<|endoftext|>"
 VOCABULARY = 8192

@@ -20,11 +20,11 @@ from pathlib import Path
 import torch
 from transformers import GenerationConfig, PreTrainedTokenizerFast
 
-from helpers import startup
 from helpers.generator import TextGenerator
 from helpers.models import models_folder
 from helpers.quality import bits_per_byte
-from helpers.textfiles import read_text
+from system import startup
+from system.textfiles import read_text
 from training.data import END_OF_TEXT, read_documents
 from training.samples import measure
 from training.train import CONTEXT, SHAPES, new_model

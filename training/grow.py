@@ -16,7 +16,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from helpers import startup
+from system import startup
 from training.train import SHAPES, make_optimizers, new_model
 
 NOISE = 0.5  # standard deviation of N in standard deviations of W/2

@@ -13,7 +13,7 @@ from pathlib import Path
 from tqdm.auto import tqdm
 
 from helpers.generator import Generation, TextGenerator
-from helpers.textfiles import read_text
+from system.textfiles import read_text
 
 QUESTIONS = Path(__file__).with_name("questions.txt")
 PROMPTS = (

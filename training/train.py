@@ -17,7 +17,7 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from helpers import startup
+from system import startup
 
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 
@@ -31,7 +31,7 @@ from transformers import GPT2Config, GPT2LMHeadModel, PreTrainedTokenizerFast
 
 from helpers.models import models_folder
 from helpers.quality import bits_per_byte
-from helpers.textfiles import read_text
+from system.textfiles import read_text
 from training.data import END_OF_TEXT, VOCABULARY, Batches, prepare
 
 CONTEXT = 512

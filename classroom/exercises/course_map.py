@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from classroom.exercises import store
 from classroom.exercises.catalogue import lessons
-from helpers.markup import safe
+from system.markup import safe
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ from typing import Any, Literal
 from classroom.exercises import store
 from classroom.exercises.answers import ANSWER_TYPE, LONGEST_ANSWER, record_answer
 from classroom.exercises.checks import Wrong
-from helpers.markup import safe
+from system.markup import safe
 
 Status = Literal["right", "wrong", "unanswered", "error"]
 _SIGNS = {"right": "✓ ", "wrong": "✗ ", "error": "✗ ", "unanswered": ""}

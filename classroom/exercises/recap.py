@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from classroom.exercises import store
 from classroom.exercises.question import with_code
-from helpers.markup import safe
+from system.markup import safe
 
 if TYPE_CHECKING:
     from classroom.exercises.recap_widget import RecapWidget

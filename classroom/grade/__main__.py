@@ -16,8 +16,8 @@ from classroom.grade.gradebook import write_csv, write_page
 from classroom.grade.marking import Marked, mark
 from classroom.grade.submissions import Found, Submission, find_submissions
 from classroom.report.options import add_output, below, ensure_home, new_folder
-from helpers import startup
-from helpers.environment import ROOT
+from system import startup
+from system.environment import ROOT
 
 GOOD, PROBLEMS, WRONG_USAGE, STOPPED = 0, 1, 2, 130
 CHANGED = (
@@ -60,7 +60,7 @@ def arguments() -> argparse.ArgumentParser:
 def fingerprint() -> str:
     """A checksum of the installed course: its code and its models."""
     found = hashlib.sha256()
-    for folder in (ROOT / name for name in ("helpers", "serving", "classroom", "models")):
+    for folder in (ROOT / name for name in ("system", "helpers", "serving", "classroom", "models")):
         for path in sorted(p for p in folder.rglob("*") if p.suffix != ".pyc" and p.is_file()):
             found.update(str(path).encode() + hashlib.sha256(path.read_bytes()).digest())
     return found.hexdigest()

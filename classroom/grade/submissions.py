@@ -11,7 +11,7 @@ from pathlib import Path
 
 from classroom import course
 from classroom.exercises import lessons
-from helpers.errors import ParameterError
+from system.errors import ParameterError
 
 _MARKS = " _-.()"
 # Of macOS archives and Windows disks; those of Jupyter, editors and bins begin with a dot.

@@ -14,7 +14,7 @@ from classroom.report.model import Report, Run, read_report
 from classroom.report.options import add_output, below, ensure_home, new_folder
 from classroom.report.parameters import parse_parameters
 from classroom.report.plan import find_lessons, plan
-from helpers import startup
+from system import startup
 
 TIMEOUT_SECONDS = 900.0
 PASSED, FAILED, WRONG_USAGE, STOPPED = 0, 1, 2, 130

@@ -10,8 +10,8 @@ from typing import Any
 from nbconvert.filters import strip_ansi
 from nbformat import NotebookNode
 
+from classroom.records import RECORD_TYPE
 from classroom.report.model import Cell, Failure, Record, Run, Value
-from helpers.records import RECORD_TYPE
 
 _HEADING = re.compile(r"^#+ +(.+)$", re.MULTILINE)
 

@@ -20,7 +20,7 @@ from typing import Any
 import psutil
 
 from classroom.report.plan import KERNEL
-from helpers.child import end_children, end_with_parent
+from system.child import end_children, end_with_parent
 
 LOOK_SECONDS = 0.25  # how often the memory is looked at
 LONGEST_FOLDER = 60  # characters of the temporary folder's path

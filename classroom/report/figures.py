@@ -5,7 +5,7 @@ from __future__ import annotations
 from functools import lru_cache
 from typing import TYPE_CHECKING
 
-from helpers import figures
+from classroom import figures
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -8,8 +8,8 @@ import shutil
 import subprocess
 from importlib.metadata import PackageNotFoundError, version
 
-from helpers.environment import ROOT, default_model
-from helpers.machine import physical_memory, processor_name, processors
+from system.environment import ROOT, default_model
+from system.machine import physical_memory, processor_name, processors
 
 PACKAGES = (
     "llm-basics", "torch", "transformers", "tokenizers", "numpy", "ipykernel", "nbclient",

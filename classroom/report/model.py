@@ -8,8 +8,8 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, Field, ValidationError
 
-from helpers.errors import ParameterError
-from helpers.textfiles import read_text
+from system.errors import ParameterError
+from system.textfiles import read_text
 
 REPORT_FILE = "report.json"
 Status = Literal["passed", "failed", "not run"]
@@ -41,7 +41,7 @@ class Failure(BaseModel):
 
 
 class Record(BaseModel):
-    """What one call of `helpers.records.record` stored, and the number of its cell."""
+    """What one call of `classroom.records.record` stored, and the number of its cell."""
 
     cell: int
     values: dict[str, Value]

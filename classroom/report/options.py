@@ -11,8 +11,8 @@ from collections.abc import Callable
 from datetime import datetime
 from pathlib import Path
 
-from helpers.environment import ROOT
-from helpers.errors import ParameterError
+from system.environment import ROOT
+from system.errors import ParameterError
 
 
 def add_output(parser: argparse.ArgumentParser, kind: str) -> None:

@@ -8,7 +8,7 @@ import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from helpers.errors import ParameterError
+from system.errors import ParameterError
 
 if TYPE_CHECKING:
     from nbformat import NotebookNode

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from classroom import course
 from classroom.report.model import Run, label
 from classroom.report.parameters import combinations, defaults, typed
-from helpers.errors import ParameterError
+from system.errors import ParameterError
 
 if TYPE_CHECKING:
     from nbformat import NotebookNode

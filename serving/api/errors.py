@@ -10,8 +10,8 @@ from flask import Flask, Request, Response, jsonify, request
 from pydantic import BaseModel, ValidationError
 from werkzeug.exceptions import BadRequest, HTTPException, UnsupportedMediaType
 
-from helpers.errors import ParameterError
 from serving.engine.jobs import NotReadyError, QueueFullError, SequenceError, TimeLimitError
+from system.errors import ParameterError
 
 log = logging.getLogger(__name__)
 RETRY_AFTER_SECONDS = "1"

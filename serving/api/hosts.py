@@ -15,8 +15,8 @@ from urllib.parse import urlsplit
 from flask import Flask, Response, request
 from werkzeug.exceptions import BadRequest, Forbidden, HTTPException
 
-from helpers.errors import see
 from serving.config import Config
+from system.errors import see
 
 SAFE_METHODS = {"GET", "HEAD", "OPTIONS"}
 CORS_HEADERS = {

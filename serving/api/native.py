@@ -8,12 +8,12 @@ from typing import Any
 from flask import Response, request
 from flask_openapi3 import APIBlueprint, Tag
 
-from helpers.errors import ParameterError
 from serving.api import schemas
 from serving.api.errors import answer
 from serving.api.streaming import SSE, event, pieces, stream, wait
 from serving.engine.jobs import Job, NotReadyError, SequenceError, TimeLimitError
 from serving.service import Options, Service
+from system.errors import ParameterError
 
 ERRORS: dict[Any, Any] = dict.fromkeys((400, 413, 415, 500, 503, 504), schemas.Error)
 STREAMS: dict[Any, Any] = {

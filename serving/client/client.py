@@ -18,8 +18,8 @@ from typing import Any
 
 import httpx
 
-from helpers.environment import is_loopback
 from serving.client.sse import Parser
+from system.environment import is_loopback
 
 RETRY_STATUSES = {429, 503}
 MAX_WAIT_SECONDS = 30.0

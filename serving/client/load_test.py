@@ -22,10 +22,10 @@ from typing import Any
 
 import httpx
 
-from helpers import startup
-from helpers.environment import is_loopback
 from serving.client.load_report import Load, Report, Result, spread
 from serving.client.sse import Parser
+from system import startup
+from system.environment import is_loopback
 
 __all__ = ["Load", "Report", "Result", "arrivals", "bodies", "main", "run", "run_async", "spread"]
 PROMPTS = (

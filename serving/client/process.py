@@ -20,8 +20,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from helpers.child import own_session
-from helpers.environment import ROOT
+from system.child import own_session
+from system.environment import ROOT
 
 _ADDRESS = re.compile(r" at (http://\S+) :")
 

@@ -23,13 +23,13 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from helpers.errors import is_out_of_memory
 from helpers.models import context_length
 from helpers.settings import GenerationSettings
 from serving.engine.grammar import Grammars
 from serving.engine.jobs import Job, Sequence
 from serving.engine.runner import ModelRunner
 from serving.engine.scheduler import Scheduler
+from system.errors import is_out_of_memory
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase

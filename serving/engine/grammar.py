@@ -15,7 +15,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
-from helpers.errors import ParameterError
+from system.errors import ParameterError
 
 if TYPE_CHECKING:
     from llguidance import LLMatcher

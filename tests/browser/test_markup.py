@@ -1,4 +1,4 @@
-"""Odd text in a real JupyterLab: what `helpers.markup` guards is shown, not typeset or run."""
+"""Odd text in a real JupyterLab: what `system.markup` guards is shown, not typeset or run."""
 
 from __future__ import annotations
 
@@ -34,9 +34,9 @@ from IPython.display import HTML, display
 import helpers
 from classroom.exercises.question import _show
 from helpers import check
-from helpers.markup import left_aligned
+from system.markup import left_aligned
 from helpers.tokens import strip_html
-from helpers.widgets.pieces import distribution_html, loop_html, problem
+from classroom.widgets.pieces import distribution_html, loop_html, problem
 pd.set_option("display.max_colwidth", None)
 """
 

@@ -26,7 +26,7 @@ from classroom.report.model import Record, Report, Run, read_report
 from classroom.report.page import index_page, record_tables
 from classroom.report.parameters import combinations, parse_parameters, read_value
 from classroom.report.plan import find_lessons, plan
-from helpers.errors import ParameterError
+from system.errors import ParameterError
 
 COMMAND = [sys.executable, "-m", "classroom.report"]
 LIMIT = 300  # seconds: far above what a busy machine needs
@@ -53,7 +53,7 @@ def write_lesson(folder: Path, name: str, *cells: str, parameters: str = "") -> 
 def lessons(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     """Lessons that pass, raise, lose their kernel, and never end."""
     folder = tmp_path_factory.mktemp("a course")
-    recording = "from helpers.records import record\nrecord(word=WORD, letters=len(WORD), size=N)"
+    recording = "from classroom.records import record\nrecord(word=WORD, letters=len(WORD), size=N)"
     deliberate = "#tag:raises-exception\n1 / 0"
     code = 'WORD = "a"  # what is written\nN = 3'
     made = [

@@ -18,7 +18,6 @@ from transformers import (
     PreTrainedTokenizerBase,
 )
 
-from helpers.errors import ParameterError
 from helpers.models import load_model
 from helpers.sampling import generate_arguments
 from helpers.settings import GenerationSettings
@@ -32,6 +31,7 @@ from serving.engine.jobs import (
     TimeLimitError,
 )
 from serving.engine.packed import PackedLinear, pack_linear_layers
+from system.errors import ParameterError
 
 Loaded = tuple[PreTrainedModel, PreTrainedTokenizerBase]
 WORDS = "the a model network learns data from and to language token memory fast because it".split()

@@ -9,10 +9,10 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, WithJsonSchema, model_validator
 
-from helpers.errors import ParameterError
 from helpers.settings import MAX_PROMPT_CHARACTERS, check_prompt
 from serving.api.openai.fields import Sampling, ignored, not_offered, off, whole
 from serving.api.openai.requests import OpenAIRequest
+from system.errors import ParameterError
 
 LENGTH = Sampling.model_json_schema()["properties"]["max_tokens"]
 

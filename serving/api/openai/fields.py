@@ -18,8 +18,8 @@ from pydantic import (
     create_model,
 )
 
-from helpers.errors import ParameterError
 from helpers.settings import openai_fields
+from system.errors import ParameterError
 
 NOT_SUPPORTED, IGNORED = "Not supported here", "Taken and ignored"
 

@@ -18,12 +18,12 @@ from pydantic import (
     model_validator,
 )
 
-from helpers.errors import ParameterError
 from helpers.settings import GenerationSettings, from_openai, openai_names
 from serving.api.openai.fields import Sampling, ignored, not_offered, off, whole
 from serving.api.openai.structure import ResponseFormat, StructuredOutputs, structure
 from serving.api.schemas import TEXT
 from serving.engine.grammar import Structure
+from system.errors import ParameterError
 
 MAX_TEXTS = 64  # texts that one request may ask for: prompts times n
 COMPLETION_TOKENS = 16  # new tokens of a completion that names no length, as at OpenAI

@@ -12,7 +12,6 @@ from flask import Response
 from flask_openapi3 import APIBlueprint, Tag
 from pydantic import BaseModel, Field
 
-from helpers.errors import ParameterError
 from helpers.settings import DEFAULT_NEW_TOKENS, check_prompt
 from serving.api.errors import answer, problem
 from serving.api.openai import answers
@@ -27,6 +26,7 @@ from serving.api.openai.writers import ChatWriter, CompletionWriter
 from serving.api.streaming import SSE, event, pieces, stream, wait
 from serving.engine.jobs import Job, NotReadyError, SequenceError, TimeLimitError
 from serving.service import Options, Service
+from system.errors import ParameterError
 
 ERRORS: dict[Any, Any] = dict.fromkeys((400, 404, 413, 415, 500, 503, 504), answers.OpenAIError)
 UNKNOWN: dict[Any, Any] = dict.fromkeys((404, 503), answers.OpenAIError)

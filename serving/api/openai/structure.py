@@ -10,9 +10,9 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from helpers.errors import ParameterError
 from serving.api.openai.fields import ignored
 from serving.engine.grammar import Structure
+from system.errors import ParameterError
 
 KINDS = ("json", "regex", "choice")
 MAX_DEPTH = 8  # objects and lists within each other, where no schema says what is in them

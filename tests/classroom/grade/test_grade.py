@@ -18,7 +18,7 @@ from classroom.exercises import ANSWER_TYPE, Verdict, lessons
 from classroom.grade.gradebook import rows, write_csv, write_page
 from classroom.grade.marking import Mark, Marked
 from classroom.grade.submissions import Submission, find_submissions
-from helpers.errors import ParameterError
+from system.errors import ParameterError
 from tests.conftest import ROOT
 
 LESSON = lessons()["01"]
@@ -297,7 +297,7 @@ def test_a_changed_installation_is_noticed(monkeypatch, tmp_path: Path) -> None:
     """The checksum covers code and models."""
     from classroom.grade import __main__ as program
 
-    names = ("helpers", "serving", "classroom", "models")
+    names = ("system", "helpers", "serving", "classroom", "models")
     for name in names:
         (tmp_path / name).mkdir()
         (tmp_path / name / "file.py").write_text("one")

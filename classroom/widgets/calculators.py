@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING
 
 import ipywidgets as widgets
 
+from classroom.widgets.pieces import flexible, panel
 from helpers import memory
-from helpers.errors import ParameterError
-from helpers.markup import safe
 from helpers.tokens import strip_html, token_text
-from helpers.widgets.pieces import flexible, panel
+from system.errors import ParameterError
+from system.markup import safe
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase

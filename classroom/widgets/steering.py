@@ -6,8 +6,15 @@ from typing import TYPE_CHECKING
 
 import ipywidgets as widgets
 
+from classroom.widgets.pieces import (
+    distribution_html,
+    flexible,
+    panel,
+    problem,
+    side_by_side,
+    texts,
+)
 from helpers.tokens import token_text
-from helpers.widgets.pieces import distribution_html, flexible, panel, problem, side_by_side, texts
 
 if TYPE_CHECKING:
     from helpers.generator import TextGenerator

@@ -4,9 +4,9 @@
 imported by the first figure.
 """
 
-from helpers.figures.basics import bar_list, line_figure, lines, stacked_bars
-from helpers.figures.comparison import compare_bars, frontier
-from helpers.figures.generation import (
+from classroom.figures.basics import bar_list, line_figure, lines, stacked_bars
+from classroom.figures.comparison import compare_bars, frontier
+from classroom.figures.generation import (
     bars_by_token,
     candidates_by_step,
     distributions,
@@ -15,20 +15,20 @@ from helpers.figures.generation import (
     reading_and_writing,
     time_over_length,
 )
-from helpers.figures.inside import attention_map, inside
-from helpers.figures.prompts import calibration, intervals, probability_strip
-from helpers.figures.resources import latency_spread, size_lines, timeline
-from helpers.figures.serving import load_bars, service_path
-from helpers.figures.style import BLUE, COLOURS, GREEN, ORANGE, PURPLE, RED, SKY, new_figure, show
-from helpers.figures.tokens import context_use, merge_steps, padding_grid, vocabulary_sizes
-from helpers.markup import left_aligned
+from classroom.figures.inside import attention_map, inside
+from classroom.figures.prompts import calibration, intervals, probability_strip
+from classroom.figures.resources import latency_spread, monitored, size_lines, timeline
+from classroom.figures.serving import load_bars, service_path
+from classroom.figures.style import BLUE, COLOURS, GREEN, ORANGE, PURPLE, RED, SKY, new_figure, show
+from classroom.figures.tokens import context_use, merge_steps, padding_grid, vocabulary_sizes
+from system.markup import left_aligned
 
 __all__ = [
     "BLUE", "COLOURS", "GREEN", "ORANGE", "PURPLE", "RED", "SKY", "attention_map",
     "bar_list", "bars_by_token",
     "calibration", "candidates_by_step", "compare_bars", "context_use", "distributions", "frontier",
     "inside", "intervals", "latency_spread", "left_aligned", "line_figure", "lines", "load_bars",
-    "logits_and_probabilities", "merge_steps", "new_figure", "padding_grid",
+    "logits_and_probabilities", "merge_steps", "monitored", "new_figure", "padding_grid",
     "probabilities_and_draws", "probability_strip", "reading_and_writing", "service_path", "show",
     "size_lines", "stacked_bars", "time_over_length", "timeline", "vocabulary_sizes",
 ]  # fmt: skip

@@ -66,7 +66,7 @@ def _status(main: Callable[[], int | None]) -> int:
     except KeyboardInterrupt:
         return INTERRUPTED
     except ValueError as error:
-        errors = sys.modules.get("helpers.errors")  # not imported: then it is none of those
+        errors = sys.modules.get("system.errors")  # not imported: then it is none of those
         if errors is None or not isinstance(error, errors.ParameterError):
             raise
         print(f"error: {error}", file=sys.stderr)

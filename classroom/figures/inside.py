@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from helpers.figures.style import BLUE, GREEN, MONOSPACE, ORANGE, SKY, new_figure, token_label
+from classroom.figures.style import BLUE, GREEN, MONOSPACE, ORANGE, SKY, new_figure, token_label
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

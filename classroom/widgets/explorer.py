@@ -7,10 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import ipywidgets as widgets
 
-from helpers.errors import ParameterError
-from helpers.settings import GenerationSettings, check_prompt, parameter_ranges
-from helpers.tokens import token_text
-from helpers.widgets.pieces import (
+from classroom.widgets.pieces import (
     columns,
     distribution_html,
     flexible,
@@ -20,6 +17,9 @@ from helpers.widgets.pieces import (
     texts,
     zoom_box,
 )
+from helpers.settings import GenerationSettings, check_prompt, parameter_ranges
+from helpers.tokens import token_text
+from system.errors import ParameterError
 
 if TYPE_CHECKING:
     from helpers.generator import Generation, TextGenerator

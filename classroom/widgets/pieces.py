@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 
 import ipywidgets as widgets
 
-from helpers.markup import direction, safe, visible
 from helpers.tokens import strip_html
+from system.markup import direction, safe, visible
 
 if TYPE_CHECKING:
     from helpers.generator import Generation

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from helpers.figures.style import BLUE, ORANGE, label, new_figure, show
+from classroom.figures.style import BLUE, ORANGE, label, new_figure, show
 
 if TYPE_CHECKING:
     import pandas as pd

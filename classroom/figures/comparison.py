@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from helpers.figures.style import COLOURS, label, new_figure, show
+from classroom.figures.style import COLOURS, label, new_figure, show
 
 if TYPE_CHECKING:
     import pandas as pd

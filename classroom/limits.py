@@ -11,7 +11,7 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-from helpers.errors import ParameterError
+from system.errors import ParameterError
 
 
 def require(given: Mapping[str, Any], **least: float | type) -> None:

@@ -10,9 +10,8 @@ from __future__ import annotations
 import math
 import os
 import platform
-import sys
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 _GROUPS = Path("/sys/fs/cgroup")
 _OWN = Path("/proc/self/cgroup")
@@ -71,35 +70,6 @@ def processors(groups: Path = _GROUPS, own: Path = _OWN) -> float:
         if 0 < quota < math.inf and 0 < period < math.inf:  # version 1: -1 is no limit
             count = min(count, quota / period)
     return count
-
-
-def get_system_info() -> dict[str, Any]:
-    """The machine, so that measurements kept for later say where they come from.
-
-    Returns:
-        system, processor, cpus (that this process may use), threads (of torch), memory_mb
-        and available_mb (in a container: its own), python, and of loaded packages torch and
-        transformers; gpu and gpu_memory_mb where torch sees one.
-    """
-    from helpers.device import chosen_threads
-
-    memory, cpus, torch = physical_memory(), processors(), sys.modules.get("torch")
-    info: dict[str, Any] = {
-        "system": f"{platform.system()} {platform.machine()}",
-        "processor": processor_name(),
-        "cpus": int(cpus) if cpus.is_integer() else round(cpus, 2),
-        "threads": torch.get_num_threads() if torch is not None else chosen_threads(),
-        "memory_mb": round(memory.total / 1e6),
-        "available_mb": round(memory.available / 1e6),
-        "python": platform.python_version(),
-    }
-    for name in ("torch", "transformers"):
-        if name in sys.modules:
-            info[name] = sys.modules[name].__version__
-    if torch is not None and torch.cuda.is_available():
-        info["gpu"] = torch.cuda.get_device_name()
-        info["gpu_memory_mb"] = round(torch.cuda.get_device_properties(0).total_memory / 1e6)
-    return info
 
 
 def processor_name() -> str:

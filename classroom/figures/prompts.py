@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from helpers.figures.style import BLUE, ORANGE, label, new_figure, show
-from helpers.markup import attribute, safe, visible
+from classroom.figures.style import BLUE, ORANGE, label, new_figure, show
+from system.markup import attribute, safe, visible
 
 if TYPE_CHECKING:
     import pandas as pd

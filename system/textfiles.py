@@ -10,7 +10,7 @@ from __future__ import annotations
 import codecs
 from pathlib import Path
 
-from helpers.errors import ParameterError, see
+from system.errors import ParameterError, see
 
 _MARKS = {  # UTF-32 first: its little-endian mark begins with UTF-16's
     codecs.BOM_UTF32_LE: "UTF-32-LE",

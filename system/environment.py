@@ -11,8 +11,8 @@ from pathlib import Path
 from types import TracebackType
 from urllib.parse import urlsplit
 
-from helpers.errors import warn
-from helpers.textfiles import TextFileError, read_text
+from system.errors import warn
+from system.textfiles import TextFileError, read_text
 
 ROOT = Path(__file__).resolve().parent.parent
 DEFAULT_MODEL = "course-gpt-4m"

@@ -5,12 +5,29 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from helpers.figures.style import BLUE, COLOURS, GREEN, ORANGE, RED, label, new_figure, show
+from classroom.figures.style import BLUE, COLOURS, GREEN, ORANGE, RED, label, new_figure, show
 
 if TYPE_CHECKING:
     import pandas as pd
     from IPython.display import HTML
     from matplotlib.figure import Figure
+
+    from helpers.monitor import ResourceMonitor
+
+
+def monitored(monitor: ResourceMonitor, alt: str = "") -> HTML:
+    """Memory and processor over time, the phases shaded.
+
+    Args:
+        monitor: it has run.
+        alt: the figure's message; left out, it is put together from the phases.
+    """
+    steps = [
+        f"{row.phase}: {row.rss_start_mb:.0f} to {row.rss_end_mb:.0f} MB in {row.seconds:.1f} s"
+        for row in monitor.phases().itertuples()
+    ]
+    said = "Memory and processor use over time. " + ("; ".join(steps) or "No phases were named")
+    return show(timeline(monitor.frame(), monitor.spans()), alt or said)
 
 
 def timeline(samples: pd.DataFrame, spans: Sequence[tuple[str, float, float]]) -> Figure:

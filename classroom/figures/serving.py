@@ -4,7 +4,17 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from helpers.figures.style import BLUE, COLOURS, GREEN, ORANGE, PURPLE, SKY, label, new_figure, show
+from classroom.figures.style import (
+    BLUE,
+    COLOURS,
+    GREEN,
+    ORANGE,
+    PURPLE,
+    SKY,
+    label,
+    new_figure,
+    show,
+)
 
 if TYPE_CHECKING:
     import pandas as pd

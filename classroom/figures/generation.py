@@ -4,8 +4,17 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from helpers.figures.basics import lines
-from helpers.figures.style import COLOURS, ORANGE, PURPLE, SKY, label, new_figure, show, token_label
+from classroom.figures.basics import lines
+from classroom.figures.style import (
+    COLOURS,
+    ORANGE,
+    PURPLE,
+    SKY,
+    label,
+    new_figure,
+    show,
+    token_label,
+)
 
 if TYPE_CHECKING:
     import pandas as pd

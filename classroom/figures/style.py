@@ -14,7 +14,7 @@ from functools import cache
 from itertools import groupby
 from typing import TYPE_CHECKING, Any
 
-from helpers.markup import attribute, reveal, visible
+from system.markup import attribute, reveal, visible
 
 if TYPE_CHECKING:
     from IPython.display import HTML

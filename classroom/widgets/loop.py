@@ -6,10 +6,10 @@ from typing import TYPE_CHECKING
 
 import ipywidgets as widgets
 
-from helpers.markup import visible
+from classroom.widgets.pieces import loop_html, side_by_side, zoom_box
 from helpers.settings import GenerationSettings, check_prompt
 from helpers.tokens import token_text
-from helpers.widgets.pieces import loop_html, side_by_side, zoom_box
+from system.markup import visible
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -1,0 +1,17 @@
+"""The widgets of the course: explorers, calculators, the playground's frame."""
+
+from classroom.widgets.calculators import MemoryCalculator, TokenCalculator
+from classroom.widgets.explorer import ParameterExplorer
+from classroom.widgets.loop import LoopExplorer, greedy_walk
+from classroom.widgets.playground import Playground
+from classroom.widgets.steering import TokenSteering
+
+__all__ = [
+    "LoopExplorer",
+    "MemoryCalculator",
+    "ParameterExplorer",
+    "Playground",
+    "TokenCalculator",
+    "TokenSteering",
+    "greedy_walk",
+]

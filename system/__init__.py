@@ -1,0 +1,1 @@
+"""The ground floor: what every program of the course needs of the operating system."""
