@@ -1,4 +1,4 @@
-"""Values that a lesson measures, shown to the learner and kept for the instructor's report."""
+"""Values that a lesson measures, kept for the instructor's report and not shown to the learner."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ RECORD_TYPE = "application/vnd.llm-basics.record+json"
 
 
 def record(**values: float | str) -> None:
-    """Show values under the cell and store them in its output, where reports find them.
+    """Store values in the cell's output, where reports find them; the page shows nothing.
 
-    `record(bits_per_byte=1.372, model="course-gpt-4m")` prints one line a value. Round
-    before recording: stored outputs are compared to the letter. A value that was not
-    measured (NaN) or is no finite number is shown as "not measured" and not stored.
+    `record(bits_per_byte=1.372, model="course-gpt-4m")`. Round before recording: stored
+    outputs are compared to the letter. A value that was not measured (NaN) or is no finite
+    number is not stored.
     """
     from IPython.display import display
 
@@ -22,10 +22,7 @@ def record(**values: float | str) -> None:
         value = value.item() if hasattr(value, "item") else value  # a number of numpy's or torch's
         plain[name] = value if isinstance(value, str | int | float) else str(value)
     kept = {name: value for name, value in plain.items() if _is_known(value)}
-    width = max(len(name) for name in plain)
-    shown = {name: kept.get(name, "not measured") for name in plain}
-    lines = "\n".join(f"recorded  {name:<{width}}  {value}" for name, value in shown.items())
-    display({RECORD_TYPE: kept, "text/plain": lines}, raw=True)
+    display({RECORD_TYPE: kept}, raw=True)  # without text, a notebook draws nothing
 
 
 def _is_known(value: float | str) -> bool:

@@ -153,3 +153,14 @@ def test_the_cell_for_colab_is_put_in_and_nothing_else_changes(copy: Path) -> No
         assert json.dumps(notebook) == others[path.name]
     assert sync(copy, "--check").returncode == 0
     assert not list((copy / "notebooks").glob(".*.new"))
+
+
+def test_cells_that_teach_nothing_are_folded(copy: Path) -> None:
+    for path in LESSONS:
+        cells = nbformat.read(path, as_version=4).cells
+        folded = [c.source for c in cells if c.metadata.get("jupyter", {}).get("source_hidden")]
+        assert len(folded) == 2, path.name
+        assert "google.colab" in folded[0] and "require(globals()" in folded[1]
+    lesson = copy / "notebooks" / LESSONS[-1].name
+    lesson.write_text(lesson.read_text(encoding="utf-8").replace("source_hidden", "other"), "utf-8")
+    assert sync(copy, "--check").returncode == 1

@@ -4,8 +4,9 @@
     python tools/sync.py --check    only say which files are behind (`make lint`)
 
 Written are, in each lesson: heading, badges, navigation, study time, the cell that fetches the
-course on Google Colab, and the recap's answers as text; the map in lesson 00; the tables of
-lessons in the README and in the instructors' guide; every link to the repository.
+course on Google Colab (folded, like the imports), and the recap's answers as text; the map in
+lesson 00; the tables of lessons in the README and in the instructors' guide; every link to the
+repository.
 """
 
 from __future__ import annotations
@@ -44,8 +45,8 @@ if "google.colab" in sys.modules:  # on Google Colab only: fetch the course and 
 SITE = re.compile(r"(?<=\[Read it in your browser\]\()[^)]+")
 COLAB_LINE = '"google.colab" in sys.modules'
 BADGES = (
-    "[![Open in Binder](https://mybinder.org/badge_logo.svg)](https://mybinder.org/v2/gh/"
-    "{repository}/main?urlpath=lab/tree/notebooks/{file}) [![Open in Colab]"
+    "[![Binder: run online](https://mybinder.org/badge_logo.svg)](https://mybinder.org/v2/gh/"
+    "{repository}/main?urlpath=lab/tree/notebooks/{file}) [![Colab: run online]"
     "(https://colab.research.google.com/assets/colab-badge.svg)]"
     "(https://colab.research.google.com/github/{repository}/blob/main/notebooks/{file})"
 )
@@ -114,7 +115,7 @@ def put_head(cell: Cell, lesson: CourseLesson, repository: str) -> None:
     promise = [
         part
         for part in source(cell).split("\n\n")
-        if not part.startswith(("# ", "[![Open in ")) and not NAVIGATION.fullmatch(part)
+        if not part.startswith(("# ", "[![")) and not NAVIGATION.fullmatch(part)
     ]
     badges = BADGES.format(repository=repository, file=lesson.notebook)
     heading = f"# {lesson.number} · {lesson.title}"
@@ -129,6 +130,14 @@ def put_colab(cells: list[Cell], repository: str) -> None:
             return put(cell, text)
     new: Cell = {"cell_type": "code", "execution_count": None, "id": "colab", "metadata": {}}
     cells.insert(1, new | {"outputs": [], "source": text.splitlines(keepends=True)})
+
+
+def hide_setup(cells: list[Cell]) -> None:
+    """Fold the cells that teach nothing: the one for Colab and the one with the imports."""
+    for cell in cells:
+        setup = COLAB_LINE in source(cell) or "require(globals()" in source(cell)
+        if setup and cell["cell_type"] == "code":
+            cell["metadata"]["jupyter"] = {"source_hidden": True}
 
 
 def put_recap(cells: list[Cell], lesson: CourseLesson) -> None:
@@ -147,6 +156,7 @@ def synced(text: str, lesson: CourseLesson, repository: str) -> str:
     cells = notebook["cells"]
     put_head(cells[0], lesson, repository)
     put_colab(cells, repository)
+    hide_setup(cells)
     put_recap(cells, lesson)
     for cell in cells:
         if cell["cell_type"] != "markdown":
