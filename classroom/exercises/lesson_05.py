@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cache
 from typing import Any
 
 from classroom.exercises import checks, reference
@@ -135,14 +136,20 @@ def _check_choose(calls: Any) -> str:
     return "Limits first, quality among the rest: no weights of this and that to argue about."
 
 
-def _check_context(answer: Any) -> str:
+@cache
+def _bits(context: int) -> float:
+    """Bits a byte of the held-out text, measured once: marking asks for many learners."""
     from helpers.models import models_folder
     from helpers.quality import bits_per_byte
 
-    guess, measured = (checks.number(part) for part in answer)
     model = reference.generator()
     text = (models_folder() / "heldout.md").read_text(encoding="utf-8")
-    few, many = (bits_per_byte(model.model, model.tokenizer, text, c) for c in (FEW, MANY))
+    return bits_per_byte(model.model, model.tokenizer, text, context)
+
+
+def _check_context(answer: Any) -> str:
+    guess, measured = (checks.number(part) for part in answer)
+    few, many = _bits(FEW), _bits(MANY)
     right = few / many
     mistakes = [
         (many / few, f"Upside down: the bits with {FEW} tokens over those with {MANY}."),
