@@ -171,5 +171,5 @@ def contenders(folder: Path, transformers: str) -> dict[str, CommandServer | Ser
         PAGED: CommandServer([*serve, "float32", *CAPPED]),
         PAGED_BF16: CommandServer([*serve, "bfloat16", *CAPPED]),
         STATIC: ours(folder, "static"),
-        STEP: ours(folder, "step"),
+        STEP: ours(folder, "continuous"),
     }

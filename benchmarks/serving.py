@@ -127,7 +127,7 @@ def health_times(model: Path, probes: int) -> list[float]:
     is a new connection, as an orchestrator's is.
     """
     full = str(servers.SLOTS + servers.QUEUE)
-    with servers.ours(model, "step") as server:
+    with servers.ours(model, "continuous") as server:
         command = [sys.executable, "-m", "serving.client.load_test", server.url]
         command += ["--clients", full, "--requests", "100000", "--tokens", "64-128"]
         load = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)

@@ -39,7 +39,7 @@ def arguments(argv: list[str] | None = None) -> dict[str, Any]:
     parser.add_argument("--device", help="auto, cpu, cuda, cuda:1, mps, or -1, 0, 1 …")
     parser.add_argument("--host", help="the address to listen on (127.0.0.1)")
     parser.add_argument("--port", help="the port to listen on (5000; 0 takes a free one)")
-    parser.add_argument("--batching", help="step or static")
+    parser.add_argument("--batching", help="continuous or static")
     parser.add_argument(
         "--show-config", action="store_true", help="print every setting and its source, and end"
     )

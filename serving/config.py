@@ -82,8 +82,9 @@ class Config(BaseModel):
     max_body_bytes: int = Field(
         1_048_576, ge=1024, le=2**30, description="largest request body in bytes"
     )
-    batching: Literal["step", "static"] = Field(
-        "step", description="step (requests join at every step) or static (whole batches)"
+    batching: Literal["continuous", "static"] = Field(
+        "continuous",
+        description="continuous (requests join at every step) or static (whole batches)",
     )
     prefill_chunk: int = Field(
         128, ge=1, le=65_536, description="most prompt tokens computed between two steps"

@@ -93,7 +93,8 @@ class Service:
 
         where = resolve_device(self.config.device)
         model, tokenizer = load_model(self.config.model_name, where)
-        pack_linear_layers(model)
+        if self.config.slots > 1:  # packed weights gain nothing where each step has one row
+            pack_linear_layers(model)
         engine = Engine(
             model,
             tokenizer,

@@ -284,7 +284,9 @@ def test_compare_bars(draw: Callable[..., Any]) -> None:
 
 def test_load_bars(draw: Callable[..., Any]) -> None:
     """Latency and throughput each on its own axis, the p95 as a dot over its bar."""
-    index = pd.MultiIndex.from_product([["step", "static"], [1, 8]], names=["batching", "clients"])
+    index = pd.MultiIndex.from_product(
+        [["continuous", "static"], [1, 8]], names=["batching", "clients"]
+    )
     half, late, speed = [0.2, 0.4, 0.3, 0.9], [0.25, 0.6, 0.5, 1.5], [80.0, 300, 70, 200]
     table = pd.DataFrame(
         {"latency_ms": [1e3 * s for s in half], "p95_ms": [1e3 * s for s in late],

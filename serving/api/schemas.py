@@ -141,7 +141,7 @@ class Info(BaseModel):
     default_max_length: int
     default_temperature: float
     slots: int = Field(description="Texts written at the same time.")
-    batching: Literal["step", "static"]
+    batching: Literal["continuous", "static"]
     chat: bool = Field(description="The model has a chat template: /v1/chat/completions answers.")
     structured_outputs: list[str] = Field(description="Forms that /v1 can write texts in.")
     supported_parameters: dict[str, ParameterInfo]

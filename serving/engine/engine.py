@@ -59,7 +59,7 @@ class Engine:
         slots: int = 32,
         queue_length: int = 64,
         prefill_chunk: int = 128,
-        batching: str = "step",
+        batching: str = "continuous",
     ) -> None:
         """An engine that is not running yet: `start` it.
 
@@ -69,8 +69,9 @@ class Engine:
             slots: most rows in the running batch.
             queue_length: most sequences that wait; beyond it `submit` raises.
             prefill_chunk: most prompt tokens fed between two steps.
-            batching: "step", or "static" for the older way: fill a batch, run it to the
-                end of its longest text, answer, and only then take the next.
+            batching: "continuous" (rows join and leave at every step), or "static" for the
+                older way: fill a batch, run it to the end of its longest text, answer,
+                and only then take the next.
         """
         self.model, self.tokenizer, self.context = model, tokenizer, context_length(model)
         self.static = batching == "static"
