@@ -54,7 +54,7 @@ def token_bytes(tokenizer: PreTrainedTokenizerBase, token_id: int) -> bytes:
 
 @cache
 def _byte_of_character() -> dict[str, int]:
-    """Byte-level BPE writes every byte as one printable character: 0x20, the blank, as Ġ."""
+    """Byte-level BPE writes every byte as one printable character: 0x20, the space, as Ġ."""
     printable = [*range(33, 127), *range(161, 173), *range(174, 256)]
     table = {chr(b): b for b in printable}
     spare = 256
@@ -73,8 +73,7 @@ def text_table(tokenizer: PreTrainedTokenizerBase, texts: dict[str, str]) -> pd.
         texts: name → text, none of them empty.
 
     Returns:
-        columns characters (Unicode code points), bytes (of UTF-8), tokens, per character
-        (tokens for one character) and round trip (whether decoding gives the text back).
+        columns bytes (of UTF-8), tokens and round trip (whether decoding gives the text back).
 
     Raises:
         ParameterError: no text, or an empty one.
@@ -87,10 +86,8 @@ def text_table(tokenizer: PreTrainedTokenizerBase, texts: dict[str, str]) -> pd.
     for name, text in texts.items():
         ids = tokenizer(text, verbose=False)["input_ids"]
         rows[name] = {
-            "characters": len(text),
             "bytes": len(text.encode("utf-8")),
             "tokens": len(ids),
-            "per character": round(len(ids) / len(text), 2),
             "round trip": tokenizer.decode(ids, clean_up_tokenization_spaces=False) == text,
         }
     return pd.DataFrame.from_dict(rows, orient="index")
@@ -99,7 +96,7 @@ def text_table(tokenizer: PreTrainedTokenizerBase, texts: dict[str, str]) -> pd.
 def token_strip(
     tokenizer: PreTrainedTokenizerBase, text: str | list[int], ids: bool = False
 ) -> HTML:
-    """The text with every token on a colour of its own; blanks show as a dot.
+    """The text with every token on a colour of its own; spaces show as a dot.
 
     Args:
         tokenizer: any tokenizer of transformers.

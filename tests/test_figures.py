@@ -122,11 +122,23 @@ def test_stacked_bars_add_up(draw: Callable[..., Any]) -> None:
     assert per_unit(axes.get_xlabel()) == 1e6
 
 
+def test_grouped_bars(draw: Callable[..., Any]) -> None:
+    table = pd.DataFrame({"a": [10.0, 40], "b": [5.0, 90]}, index=["x", "y"])
+    axes = draw(figures.grouped_bars, table, "share (%)", most=100).axes[0]
+    assert lying(axes) == near([0.1, 0.4, 0.05, 0.9])
+    assert [t.get_text() for t in axes.texts] == ["10", "40", "5", "90"]
+    assert [t.get_text() for t in axes.get_yticklabels()] == ["x", "y"]
+    assert axes.get_xlim()[0] == 0 and 100 <= axes.get_xlim()[1] < 120
+    assert [t.get_text() for t in axes.get_legend().get_texts()] == ["a", "b"]
+
+
 def test_merge_steps(draw: Callable[..., Any]) -> None:
     axes = draw(figures.merge_steps, [["a", "b", "c"], ["ab", "c"], ["abc"]]).axes[0]
     assert [t.get_text() for t in axes.texts] == ["a", "b", "c", "ab", "c", "abc"]
     new = [bar.get_facecolor()[:3] == pytest.approx(to_rgb(figures.ORANGE)) for bar in axes.patches]
     assert new == [False, False, False, True, False, True]
+    named = draw(figures.merge_steps, [["a", "b"], ["ab"]], ["bytes", "1: rank 7"]).axes[0]
+    assert [t.get_text() for t in named.get_yticklabels()] == ["bytes", "1: rank 7"]
 
 
 def test_vocabulary_sizes(draw: Callable[..., Any]) -> None:
@@ -397,6 +409,7 @@ def test_every_figure_draws_any_text_without_a_warning(draw: Callable[..., Any],
         drawn = [
             draw(figures.bar_list, [text, "b"], [1, 2], "size (MB)"),
             draw(figures.stacked_bars, frame, "size (MB)", ALT, points=series),
+            draw(figures.grouped_bars, frame, "x"),
             draw(figures.line_figure, frame.assign(b=1.0).reset_index(drop=True), "x", "y", ALT),
             draw(figures.merge_steps, [[text, "b"]]),
             draw(figures.padding_grid, [[text, "b"]], [[1, 1]]),

@@ -1,4 +1,4 @@
-"""Exercises of lesson 01: a bill, a request that fits, JSON with and without blanks."""
+"""Exercises of lesson 01: a bill, a request that fits, JSON with and without spaces."""
 
 from __future__ import annotations
 
@@ -10,7 +10,8 @@ from classroom.exercises.catalogue import Lesson
 from classroom.exercises.question import Question
 from classroom.exercises.recap import Recap, RecapQuestion
 
-REQUESTS, PROMPT_TOKENS, NEW_TOKENS, DAYS, PRICE = 100_000, 300, 200, 30, 1.0
+REQUESTS, PROMPT_TOKENS, NEW_TOKENS, DAYS = 100_000, 300, 200, 30
+READ_PRICE, WRITE_PRICE = 1.0, 4.0  # US dollars for a million tokens
 REQUEST = {
     "id": 4711,
     "model": "course-gpt-4m",
@@ -20,24 +21,35 @@ REQUEST = {
 }
 
 
-def _dollars(tokens: float, requests: float = REQUESTS, days: float = DAYS) -> float:
-    """US dollars for so many tokens a request."""
-    return tokens * requests * days * PRICE / 1e6
+def _dollars(
+    read: float = PROMPT_TOKENS,
+    written: float = NEW_TOKENS,
+    requests: float = REQUESTS,
+    days: float = DAYS,
+) -> float:
+    """US dollars for so many tokens read and written by each request."""
+    return (read * READ_PRICE + written * WRITE_PRICE) * requests * days / 1e6
 
 
 def _check_bill(answer: Any) -> str:
     both = PROMPT_TOKENS + NEW_TOKENS
     mistakes = [
-        (_dollars(both, days=1), "That is one day. The month has 30."),
-        (_dollars(PROMPT_TOKENS), "That is the prompts alone. Written tokens are paid, too."),
-        (_dollars(NEW_TOKENS), "That is the written tokens alone. Prompts are paid, too."),
-        (_dollars(both) * 1e6, "The price is for a million tokens, not for one."),
-        (_dollars(both, requests=1), "That is one request a day, not 100,000."),
-        (_dollars(both, days=365 / 12), "Close: take a month of 30 days."),
-        (_dollars(both, days=31), "That is a month of 31 days. Take 30."),
+        (_dollars(days=1), "That is one day. The month has 30."),
+        (_dollars(written=0), "That is the prompts alone. Written tokens are paid, too."),
+        (_dollars(read=0), "That is the written tokens alone. Prompts are paid, too."),
+        (
+            _dollars(NEW_TOKENS, PROMPT_TOKENS),
+            "The prices are swapped: a token that is written costs more than one that is read.",
+        ),
+        (_dollars(both, 0), "That takes the price of reading for all tokens."),
+        (_dollars(0, both), "That takes the price of writing for all tokens."),
+        (_dollars() * 1e6, "The price is for a million tokens, not for one."),
+        (_dollars(requests=1), "That is one request a day, not 100,000."),
+        (_dollars(days=365 / 12), "Close: take a month of 30 days."),
+        (_dollars(days=31), "That is a month of 31 days. Take 30."),
     ]
-    checks.expect(checks.number(answer, "dollars"), _dollars(both), "dollars", mistakes, 0.001)
-    return "Requests × tokens × price: known before the first request is sent."
+    checks.expect(checks.number(answer, "dollars"), _dollars(), "dollars", mistakes, 0.001)
+    return "Requests × tokens × price, read and written apart: known before a request is sent."
 
 
 def _texts() -> list[tuple[str, int]]:
@@ -71,7 +83,7 @@ def _check_fits(calls: Any) -> str:
         ),
         (
             lambda text, new: len(text.split()) + new <= context,
-            "This counts words. Text without blanks would be one word: count tokens.",
+            "This counts words. Text without spaces would be one word: count tokens.",
         ),
         (
             lambda text, new: len(text.encode()) + new <= context,
@@ -103,7 +115,7 @@ def _check_json(answer: Any) -> str:
     mistakes = [
         (len(wide) / len(narrow), "That is the ratio of characters, not of tokens."),
         (len(wide) / len(usual), "That is the ratio of characters, not of tokens."),
-        (count(wide) / count(usual), "`json.dumps` alone leaves blanks: pass `separators`."),
+        (count(wide) / count(usual), "`json.dumps` alone leaves spaces: pass `separators`."),
         (count(narrow) / count(wide), "Upside down: the indented text over the narrow one."),
         (count(wide) - count(narrow), "That is the difference. Divide one by the other."),
         (count(wide), "That is the count of the indented text. Divide it by the other count."),
@@ -113,7 +125,7 @@ def _check_json(answer: Any) -> str:
     right = count(wide) / count(narrow)
     checks.expect(measured, right, "times as many tokens", mistakes, tolerance=0.01)
     return (
-        f"{checks.compare_ratio(guess, measured)} Blanks that only please the eye are paid for "
+        f"{checks.compare_ratio(guess, measured)} Spaces that only please the eye are paid for "
         "like words."
     )
 
@@ -122,17 +134,18 @@ questions = (
     Question(
         id="01.1",
         task="Your service gets 100,000 requests a day, each of 300 prompt and 200 new tokens. "
-        "A million tokens cost 1 dollar. How many **dollars** is a month of 30 days?",
+        "A million tokens cost 1 dollar to read and 4 dollars to write. How many **dollars** is a "
+        "month of 30 days?",
         start="answer = ...  # dollars, a number",
         check_answer=_check_bill,
         hints=(
-            "How many tokens has one request, prompt and answer together?",
+            "What does one request cost: 300 tokens at one price, 200 at the other?",
             "Multiply by the requests of a day and by the days.",
-            "The price is for a million tokens: divide by `1e6`.",
+            "Both prices are for a million tokens: divide by `1e6`.",
         ),
-        code="tokens = 100_000 * (300 + 200) * 30\nanswer = tokens * 1.0 / 1e6",
-        why="500 tokens a request, 50 million a day, 1.5 billion a month. Real providers often "
-        "take more for new tokens than for the prompt; then the two are counted apart.",
+        code="request = (300 * 1.0 + 200 * 4.0) / 1e6  # dollars\nanswer = request * 100_000 * 30",
+        why="Reading costs 0.0003 dollars a request, writing 0.0008: the shorter part is the "
+        "larger bill. So a limit on new tokens saves more than a shorter prompt.",
     ),
     Question(
         id="01.2",
@@ -158,7 +171,7 @@ questions = (
         id="01.3",
         task="*Predict, then measure.* `lesson_01.REQUEST` is a request as a dictionary. How many "
         "**times as many tokens** does it take as `json.dumps(…, indent=4)` than as "
-        '`json.dumps(…, separators=(",", ":"))`, without any blank between its parts?',
+        '`json.dumps(…, separators=(",", ":"))`, without any space between its parts?',
         start="guess = ...  # a ratio, such as 1.2: write it before you measure\n"
         "measured = ...  # a ratio: code that measures",
         check_answer=_check_json,
@@ -174,7 +187,7 @@ questions = (
         'narrow = json.dumps(lesson_01.REQUEST, separators=(",", ":"))\n'
         "guess = 1.2\n"
         "measured = generator.count_tokens(wide) / generator.count_tokens(narrow)",
-        why="Every line break and its blanks become tokens of their own. JSON that only machines "
+        why="Every line break and its spaces become tokens of their own. JSON that only machines "
         "read should have none of them.",
     ),
 )

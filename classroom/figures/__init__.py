@@ -4,7 +4,7 @@
 imported by the first figure.
 """
 
-from classroom.figures.basics import bar_list, line_figure, lines, stacked_bars
+from classroom.figures.basics import bar_list, grouped_bars, line_figure, lines, stacked_bars
 from classroom.figures.comparison import compare_bars, frontier
 from classroom.figures.generation import (
     bars_by_token,
@@ -27,6 +27,7 @@ __all__ = [
     "BLUE", "COLOURS", "GREEN", "ORANGE", "PURPLE", "RED", "SKY", "attention_map",
     "bar_list", "bars_by_token",
     "calibration", "candidates_by_step", "compare_bars", "context_use", "distributions", "frontier",
+    "grouped_bars",
     "inside", "intervals", "latency_spread", "left_aligned", "line_figure", "lines", "load_bars",
     "logits_and_probabilities", "merge_steps", "monitored", "new_figure", "padding_grid",
     "probabilities_and_draws", "probability_strip", "reading_and_writing", "service_path", "show",

@@ -51,6 +51,32 @@ def bar_list(
     return figure
 
 
+def grouped_bars(table: pd.DataFrame, x_label: str, most: float | None = None) -> Figure:
+    """Horizontal bars, one group a row and one colour a column, values beside them (lesson 01).
+
+    Args:
+        table: numbers; the index names the groups, the columns make the legend.
+        x_label: with its unit.
+        most: where the axis ends, such as 100 for percent.
+    """
+    figure, (axes,) = new_figure(height=1.3 + (0.2 + 0.2 * len(table.columns)) * len(table))
+    height = 0.8 / len(table.columns)
+    for n, column in enumerate(table.columns):
+        places = [row + n * height for row in range(len(table))]
+        bars = axes.barh(places, table[column], height * 0.92, label=label(column))
+        axes.bar_label(bars, [f"{value:,.0f}" for value in table[column]], padding=3)
+    middles = [row + height * (len(table.columns) - 1) / 2 for row in range(len(table))]
+    axes.set_yticks(middles, [label(name) for name in table.index])
+    axes.invert_yaxis()
+    axes.set_xlabel(x_label)
+    axes.grid(visible=False)
+    axes.margins(x=0.1)
+    if most is not None:
+        axes.set_xlim(0, 1.08 * most)
+    axes.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=5)
+    return figure
+
+
 def stacked_bars(
     table: pd.DataFrame, x_label: str, alt: str, points: pd.Series | None = None
 ) -> HTML:

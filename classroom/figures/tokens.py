@@ -22,12 +22,13 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 
-def merge_steps(steps: Sequence[Sequence[str]]) -> Figure:
+def merge_steps(steps: Sequence[Sequence[str]], names: Sequence[str] = ()) -> Figure:
     """A word on its way from bytes to tokens, one row a merge (lesson 01).
 
     Args:
         steps: the pieces after each merge, the single bytes first; all rows spell the
             same word. The piece that a row adds is drawn in orange.
+        names: what each row is called; left out, rows are counted from 0.
 
     Raises:
         ValueError: no row, or an empty one.
@@ -47,7 +48,7 @@ def merge_steps(steps: Sequence[Sequence[str]]) -> Figure:
             axes.text(start + len(piece) / 2, row, label(piece), ha="center", va="center",
                       family=MONOSPACE, color="black")  # fmt: skip
         before = placed
-    axes.set_yticks(range(len(steps)))
+    axes.set_yticks(range(len(steps)), [label(name) for name in names] or None)
     axes.set_ylabel("merges done")
     axes.set_xticks([])
     axes.set_xlim(0, letters)

@@ -39,16 +39,19 @@ def characters() -> float:
 CASES = (
     Case(
         "01.1",
-        right=(lambda: (1500,), lambda: (Decimal(1500),), lambda: (sum([50.0] * 30),)),
+        right=(lambda: (3300,), lambda: (Decimal(3300),), lambda: (sum([110.0] * 30),)),
         wrong=(
-            (lambda: (50,), "one day"),
+            (lambda: (110,), "one day"),
             (lambda: (900,), "prompts alone"),
-            (lambda: (600,), "written tokens alone"),
-            (lambda: (1.5e9,), "for a million tokens"),
-            (lambda: (0.015,), "one request a day"),
-            (lambda: (1550,), "31 days"),
-            (lambda: ("$1,500",), "is text"),
-            (lambda: (150_000,), "factor of 100"),
+            (lambda: (2400,), "written tokens alone"),
+            (lambda: (4200,), "prices are swapped"),
+            (lambda: (1500,), "price of reading for all"),
+            (lambda: (6000,), "price of writing for all"),
+            (lambda: (3.3e9,), "for a million tokens"),
+            (lambda: (0.033,), "one request a day"),
+            (lambda: (3410,), "31 days"),
+            (lambda: ("$3,300",), "is text"),
+            (lambda: (330_000,), "factor of 100"),
         ),
     ),
     Case(

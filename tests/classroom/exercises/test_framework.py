@@ -43,16 +43,16 @@ def shown(call: Any, *arguments: Any) -> dict[str, Any]:
 
 
 def test_check_shows_and_records() -> None:
-    data = shown(q1.check, np.float64(1500))
+    data = shown(q1.check, np.float64(3300))
     assert set(data) == {"text/plain", "text/html", ANSWER_TYPE}
     assert data["text/plain"].startswith("✓ Question 1: Requests")
     assert "role='status'" in data["text/html"]
-    assert data[ANSWER_TYPE] == {"question": "01.1", "answer": {"value": 1500.0}}
+    assert data[ANSWER_TYPE] == {"question": "01.1", "answer": {"value": 3300.0}}
     assert judge(**_named(data)).status == "right"
 
-    data = shown(q1.check, "<b>1500</b>")
+    data = shown(q1.check, "<b>3300</b>")
     assert data["text/plain"].startswith("✗ Question 1:")
-    assert "<b>1500" not in data["text/html"] and "&lt;b&gt;1500" in data["text/html"]
+    assert "<b>3300" not in data["text/html"] and "&lt;b&gt;3300" in data["text/html"]
     assert judge(**_named(data)).status == "wrong"
     assert judge(**_named(data)).message in data["text/plain"]
 
