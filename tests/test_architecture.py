@@ -37,6 +37,7 @@ def contracts(folder: Path) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, cwd=folder, capture_output=True, text=True)
 
 
+@pytest.mark.slow
 def test_a_server_that_generates_has_no_notebook_library_loaded() -> None:
     ran = subprocess.run([sys.executable, "-c", SERVER], cwd=ROOT, capture_output=True, text=True)
     assert ran.stdout == "200 []\n", ran.stdout + ran.stderr[-2000:]

@@ -80,6 +80,7 @@ def test_tables_go_between_the_markers(tmp_path: Path) -> None:
     assert tables.START in serving.README.read_text("utf-8")
 
 
+@pytest.mark.slow
 def test_tutorial_server_does_the_whole_work() -> None:
     with endless("course-gpt-1m") as folder:
         command = [sys.executable, "-m", "benchmarks.tutorial_server", str(folder), "{port}"]

@@ -178,6 +178,7 @@ def random_parameters(chance: random.Random) -> dict[str, Any]:
     return found
 
 
+@pytest.mark.slow
 def test_padded_rows_equal_single_ones(generator: TextGenerator) -> None:
     """Whatever the parameters: padding is neither text nor room."""
     assert generator.tokenizer.pad_token_id == END == generator.tokenizer.eos_token_id

@@ -207,6 +207,7 @@ def test_a_parameter_is_set_where_it_exists(lessons: dict[str, Path]) -> None:
     assert len({run.name for run in same}) == 2, "each run has a file of its own"
 
 
+@pytest.mark.slow
 def test_wrong_usage_is_one_line_and_runs_nothing(lessons: dict[str, Path], tmp_path: Path) -> None:
     output = tmp_path / "report"
     done = subprocess.run(

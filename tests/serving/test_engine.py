@@ -115,6 +115,7 @@ def test_other_number_formats_are_left_as_they_are() -> None:
     assert pack_linear_layers(model) == 0 and type(model[0]) is torch.nn.Linear
 
 
+@pytest.mark.slow
 def test_200_staggered_ragged_requests_equal_the_same_alone(loaded: Loaded, served: Loaded) -> None:
     """Greedy ones equal plain generate's, seeded ones the same request alone, token for token."""
     chance = random.Random(0)
@@ -386,6 +387,7 @@ os._exit(0)  # every claim holds; without memory the libraries' own clean-up may
 """
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="limits memory the way Linux does")
 def test_out_of_memory_means_fewer_slots_not_failures() -> None:
     command = [sys.executable, "-c", OUT_OF_MEMORY]

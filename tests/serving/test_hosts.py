@@ -95,6 +95,7 @@ def test_programs_and_the_servers_own_page_may_write(http: httpx.Client) -> None
     assert http.post("/generate", json=BODY, headers=through_a_proxy).status_code == 200
 
 
+@pytest.mark.slow
 def test_cors_is_off_unless_configured(http: httpx.Client) -> None:
     ask = {"Origin": "https://page.example", "Access-Control-Request-Method": "POST"}
     refused = http.options("/generate", headers=ask)
@@ -129,6 +130,7 @@ def test_the_printed_address_can_be_called(host: str, url: str) -> None:
     assert address(host, 80) == url
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not has_ipv6(), reason="this machine has no IPv6")
 @pytest.mark.parametrize("host", ["::", "[::1]"])
 def test_addresses_of_version_6_work(host: str) -> None:

@@ -214,6 +214,7 @@ def test_a_clients_mistake_is_no_500(completion, chat, http: httpx.Client) -> No
         assert http.post(path, json=body).status_code == 400
 
 
+@pytest.mark.slow
 def test_a_default_temperature_of_0_refuses_several_texts_by_name(chat_model) -> None:
     with ServerProcess("cold", model=chat_model, default_temperature=0) as cold:
         body = {"prompt": "x", "num_return_sequences": 2}

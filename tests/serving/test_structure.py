@@ -295,6 +295,7 @@ def keep(post, numbers: range) -> Counter[str]:
         return Counter(reason for found in pool.map(one, numbers) for reason in found)
 
 
+@pytest.mark.slow
 def test_forty_random_schemas(post) -> None:
     ended = keep(post, range(40))
     assert ended["stop"] >= 24, ended

@@ -63,6 +63,7 @@ def test_unanswered(question: Question) -> None:
         assert judge(question.id, recorded(question, nothing)).status == "unanswered"
 
 
+@pytest.mark.slow
 @each_question
 def test_own_solution(question: Question) -> None:
     """Its code, run for real, is right; and the code does not need the lesson's cells."""

@@ -257,6 +257,7 @@ def test_nothing_to_mark_is_said(tmp_path: Path, make, words: str) -> None:
         find_submissions([str(make(tmp_path))])
 
 
+@pytest.mark.slow
 def test_wrong_usage_is_one_line(tmp_path: Path) -> None:
     done = grade(tmp_path / "nowhere")
     assert done.returncode == 2
