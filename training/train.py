@@ -72,8 +72,33 @@ def new_model(shape: Shape, end: int) -> GPT2LMHeadModel:
     )
 
 
+def has_bf16() -> bool:
+    """Whether this machine computes in bfloat16; a CPU without it takes a hundred times as long."""
+    if torch.cuda.is_available():
+        return torch.cuda.is_bf16_supported()
+    return torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
+
+
+def orthogonal(
+    grad: torch.Tensor, coefficients: tuple[float, float, float], steps: int, eps: float
+) -> torch.Tensor:
+    """The Newton-Schulz iteration of Muon in the gradient's own format.
+
+    torch's version of it (https://kellerjordan.github.io/posts/muon/) always computes in bfloat16.
+    """
+    a, b, c = coefficients
+    wide = grad if grad.size(0) <= grad.size(1) else grad.T
+    wide = wide / wide.norm().clamp(min=eps)
+    for _ in range(steps):
+        gram = wide @ wide.T
+        wide = torch.addmm(wide, torch.addmm(gram, gram, gram, beta=b, alpha=c), wide, beta=a)
+    return wide if grad.size(0) <= grad.size(1) else wide.T
+
+
 def make_optimizers(model: nn.Module, muon_lr: float, adam_lr: float) -> list:
     """Muon for the matrices inside the blocks, AdamW for embeddings, norms and biases."""
+    if not has_bf16():
+        torch.optim._muon._zeropower_via_newtonschulz = orthogonal  # Muon has no option for it
     hidden = [p for n, p in model.named_parameters() if p.ndim == 2 and ".h." in n]
     chosen = {id(p) for p in hidden}
     rest = [p for p in model.parameters() if id(p) not in chosen]
@@ -109,7 +134,8 @@ class Trainer:
         self.out: Path = args.work / args.model
         self.out.mkdir(parents=True, exist_ok=True)
         torch.manual_seed(args.seed)
-        torch.set_float32_matmul_precision("high")
+        if self.device == "cuda":
+            torch.set_float32_matmul_precision("high")
         tokenizer_file = args.work / "tokenizer.json"
         self.batches = Batches(
             prepare(args.corpus, args.work, tokenizer_file, args.seed), args.seed
@@ -278,7 +304,7 @@ def parse() -> argparse.Namespace:
     p.add_argument("--decay", type=float, default=0.5, help="share of the run")
     p.add_argument("--long-share", type=float, default=0.2, help="share with full-length windows")
     p.add_argument("--workers", type=int, default=None, help="processes (CPU); default: 2")
-    p.add_argument("--bf16", action=argparse.BooleanOptionalAction, default=True)
+    p.add_argument("--bf16", action=argparse.BooleanOptionalAction, default=has_bf16())
     p.add_argument("--compile", action=argparse.BooleanOptionalAction, default=True)
     p.add_argument("--seed", type=int, default=0)
     p.add_argument("--save-seconds", type=float, default=180)
