@@ -18,7 +18,7 @@ def see(section: str) -> str:
 
 
 def warn(message: str) -> None:
-    """A RuntimeWarning at the line that called into this package, however deep it arose.
+    """A RuntimeWarning at the line that called into the course, however deep it arose.
 
     A fixed `stacklevel` would count frames, and a comprehension has one of its own only
     before Python 3.12.
@@ -37,8 +37,8 @@ def warn(message: str) -> None:
 
 
 def _ours(names: dict[str, object]) -> bool:
-    """Whether a frame's global names are those of this package, or of the import system."""
-    return str(names.get("__name__")).partition(".")[0] in (__name__.partition(".")[0], "importlib")
+    """Whether a frame's global names are those of the packages that warn, or of importing."""
+    return str(names.get("__name__")).partition(".")[0] in ("system", "helpers", "importlib")
 
 
 class ParameterError(ValueError):

@@ -85,7 +85,13 @@ def lesson(request: pytest.FixtureRequest, lab: Lab, browser: Any, pictures: Pat
     context.close()
 
 
-each_lesson = pytest.mark.parametrize("lesson", NAMES, indirect=True)
+# Minutes of measuring, and nothing that a page must do: nbval and papermill run these each time.
+LONG = {"01_tokenization", "04_resource_monitoring", "05_model_comparison"}
+each_lesson = pytest.mark.parametrize(
+    "lesson",
+    [pytest.param(name, marks=[pytest.mark.soak] * (name in LONG)) for name in NAMES],
+    indirect=True,
+)
 
 
 def show(page: Any, at: int) -> None:
