@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, Any
 
 from system import startup
 from system.errors import HubUnreachableError, ParameterError
+from system.markup import NOT_MEASURED
 from system.textfiles import read_text
 
 if TYPE_CHECKING:
@@ -248,7 +249,7 @@ def main() -> int:
         table.drop(columns=["texts", "reason"])
         .dropna(axis=1, how="all")
         .round(2)
-        .to_string(index=False)
+        .to_string(index=False, na_rep=NOT_MEASURED)
     )
     for row in table[table.status != "ok"].itertuples():
         print(f"{row.model}: {row.status}: {row.reason}", file=sys.stderr)

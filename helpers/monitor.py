@@ -142,12 +142,17 @@ class ResourceMonitor:
             self._spans.append((name, began, time.perf_counter() - self._start))
 
     def frame(self) -> pd.DataFrame:
-        """All samples so far, one row each; columns as in `Sample`, empty GPU columns left out."""
+        """All samples so far, one row each; columns as in `Sample`.
+
+        GPU columns are left out where nothing was measured. Before its first use of the GPU
+        a process holds none of its memory: 0 MB.
+        """
         import pandas as pd
 
         names = [field.name for field in fields(Sample)]
         table = pd.DataFrame([astuple(s) for s in self.samples], columns=names)
-        return table.drop(columns=[c for c in names[-3:] if table[c].isna().all()])
+        table = table.drop(columns=[c for c in names[-3:] if table[c].isna().all()])
+        return table.fillna(dict.fromkeys(names[-3:-1], 0.0))
 
     def phases(self) -> pd.DataFrame:
         """One row a phase, in the order of their beginnings.
@@ -170,7 +175,7 @@ class ResourceMonitor:
                     "rss_start_mb": inside[0].rss_mb,
                     "rss_end_mb": inside[-1].rss_mb,
                     "highest_mb": max(s.rss_mb for s in inside),
-                    "cpu_percent": busy / watched if watched else NAN,
+                    "cpu_percent": busy / watched if watched else inside[-1].cpu_percent,
                 }
             )
         return pd.DataFrame(rows)

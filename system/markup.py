@@ -3,21 +3,23 @@ r"""Text of a model or a user as HTML, shown as it is.
 JupyterLab typesets what stands between dollars, `\(…\)` and `\begin{…}` as mathematics; a
 browser takes `<` for a tag, lets right-to-left text move its neighbours, and draws
 zero-width characters as nothing. `safe` guards against all of these. Whatever puts
-somebody else's text into HTML calls it.
+somebody else's text into HTML calls it. In tables, what was not measured (NaN) is a dash.
 """
 
 from __future__ import annotations
 
 import html
+import math
 import re
 import sys
 import unicodedata
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     import pandas as pd
     from IPython.display import HTML
 
+NOT_MEASURED = "–"
 _JOINERS = "\u200c\u200d"  # zero-width, but at work within emoji and some scripts
 _FILLERS = "\u034f\u115f\u1160\u17b4\u17b5\u3164\uffa0"  # letters and marks that draw nothing
 _DRAWN_FORMATS = "\u0600\u0601\u0602\u0603\u0604\u0605\u06dd\u070f\u0890\u0891\u08e2"
@@ -98,12 +100,28 @@ def left_aligned(table: pd.DataFrame) -> HTML:
     """A table of texts, to be read from the left (notebooks align tables to the right)."""
     from IPython.display import HTML
 
-    markup = safe_table(table.to_html(border=0)).replace("<th>", '<th style="text-align:left">')
+    markup = safe_table(known(table).to_html(border=0, na_rep=NOT_MEASURED))
+    markup = markup.replace("<th>", '<th style="text-align:left">')
     return HTML(markup.replace("<td>", '<td style="text-align:left">'))
 
 
+def known(table: Any) -> Any:
+    """A table or column of pandas to be shown: what was not measured is NaN or a dash."""
+    if not _lacks_values(table):
+        return table
+    if table.ndim == 2:
+        return table.apply(known)
+    missing = table.isna() | table.isin([math.inf, -math.inf])
+    if table.dtype.kind == "f":
+        return table.mask(missing)  # `na_rep` makes it a dash; numbers keep their format
+    return table.astype(object).mask(missing, NOT_MEASURED)
+
+
 def guard_tables() -> None:
-    """In a notebook, let every table of pandas pass through `safe_table` when it is shown."""
+    """In a notebook, let every table of pandas pass through here when it is shown.
+
+    Its texts are made safe (`safe_table`), what was not measured is a dash.
+    """
     if "IPython" not in sys.modules:
         return
     from IPython.core.getipython import get_ipython
@@ -111,11 +129,41 @@ def guard_tables() -> None:
     shell = get_ipython()
     if shell is None or shell.display_formatter is None:
         return
-    formatter = shell.display_formatter.formatters["text/html"]
-    for module in ("pandas", "pandas.core.frame"):  # its name since, and before, pandas 3
-        formatter.for_type_by_name(module, "DataFrame", _shown_table)
+    formatters = shell.display_formatter.formatters
+    for package in ("pandas", "pandas.core.frame"):  # its name since, and before, pandas 3
+        formatters["text/html"].for_type_by_name(package, "DataFrame", _shown_table)
+        formatters["text/plain"].for_type_by_name(package, "DataFrame", _plain)
+    for package in ("pandas", "pandas.core.series"):
+        formatters["text/plain"].for_type_by_name(package, "Series", _plain)
 
 
 def _shown_table(table: pd.DataFrame) -> str | None:
     markup = table._repr_html_()  # type: ignore[operator]
+    if markup is not None and _lacks_values(table):
+        markup = known(table).to_html(na_rep=NOT_MEASURED, notebook=True, **_limits(table))
     return None if markup is None else safe_table(markup)
+
+
+def _plain(table: Any, printer: Any, cycle: bool) -> None:
+    """A table or a column as text, for IPython's printer."""
+    if not _lacks_values(table):
+        printer.text(repr(table))
+    elif table.ndim == 1:
+        printer.text(known(table).to_string(na_rep=NOT_MEASURED, name=True, dtype=True))
+    else:
+        printer.text(known(table).to_string(na_rep=NOT_MEASURED, **_limits(table)))
+
+
+def _lacks_values(table: Any) -> bool:
+    return bool((table.isna() | table.isin([math.inf, -math.inf])).to_numpy().any())
+
+
+def _limits(table: pd.DataFrame) -> dict[str, Any]:
+    """How much of a table is shown, as pandas is set."""
+    from pandas import get_option
+
+    rows = get_option("display.max_rows")
+    if rows and len(table) > rows:
+        rows = min(rows, get_option("display.min_rows") or rows)
+    columns, sizes = get_option("display.max_columns"), get_option("display.show_dimensions")
+    return {"max_rows": rows, "max_cols": columns, "show_dimensions": sizes}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import subprocess
 import sys
@@ -12,12 +13,40 @@ from typing import Any
 from urllib.parse import unquote, urlsplit
 
 import pytest
+from filelock import FileLock
 
 from classroom import course
 from tests.conftest import ROOT
 
 pytestmark = pytest.mark.slow
 LESSONS = course.written()
+READ = [  # a lesson with sliders, figures, tables and a traceback, and the other kinds of page
+    "index.html",
+    "notebooks/03_parameter_sliders.html",
+    "notebooks/glossary.html",
+    "reference/api.html",
+    "reference/helpers.generator.html",
+]
+RULES = {"runOnly": ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa"], "resultTypes": ["violations"]}
+# axe-core looks at every element, a lesson's code has thousands: of each kind three stay.
+THIN = """() => {
+  const kinds = new Map();
+  for (const one of document.querySelectorAll("article *, nav li")) {
+    if (!one.isConnected) continue;
+    let kind = "";
+    for (let at = one; at; at = at.parentElement) kind += at.tagName + "." + at.className + " ";
+    const count = (kinds.get(kind) || 0) + 1;
+    kinds.set(kind, count);
+    if (count > 3) one.remove();
+  }
+}"""
+# What a page does not show: it ends right of the window, and nothing lets the reader scroll there.
+LOST = """() => [...document.querySelectorAll("article *")].filter(one => {
+  if (!one.checkVisibility() || one.getBoundingClientRect().right <= innerWidth + 1) return false;
+  for (let at = one; at.tagName != "BODY"; at = at.parentElement)
+    if (["auto", "scroll"].includes(getComputedStyle(at).overflowX)) return false;
+  return true;
+}).map(one => one.outerHTML.slice(0, 120))"""
 
 
 class Page(HTMLParser):
@@ -45,13 +74,19 @@ class Page(HTMLParser):
             self.pictures.append(found)
 
 
-@pytest.fixture(scope="module")
-def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The site, built as `make site` does, every warning an error."""
-    folder = tmp_path_factory.mktemp("built") / "site"
-    command = [sys.executable, "tools/build_site.py", "--output", str(folder)]
-    ran = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
-    assert ran.returncode == 0 and not ran.stderr, ran.stdout + ran.stderr
+@pytest.fixture(scope="session")
+def site(tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> Path:
+    """The site, built as `make site` does, every warning an error: once for all workers."""
+    own = tmp_path_factory.getbasetemp()
+    shared = own if worker_id == "master" else own.parent
+    folder, said = shared / "site", shared / "site.txt"
+    with FileLock(shared / "site.lock"):
+        if not said.exists():
+            command = [sys.executable, "tools/build_site.py", "--output", str(folder)]
+            ran = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+            failed = ran.returncode != 0 or ran.stderr
+            said.write_text(ran.stdout + ran.stderr if failed else "", encoding="utf-8")
+    assert not said.read_text(encoding="utf-8"), said.read_text(encoding="utf-8")
     return folder
 
 
@@ -147,3 +182,87 @@ def test_helpers_are_documented(pages: dict[Path, Page], site: Path) -> None:
     for name in helpers.__all__:
         module = getattr(helpers, name).__module__
         assert f"{module}.{name}" in ids, name
+
+
+# --- in a browser -------------------------------------------------------------------------
+
+
+@pytest.mark.browser
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("width", [1366, 380])
+def test_pages_read_well(width: int, scheme: Any, site: Path, browser: Any, tmp_path: Path) -> None:
+    """From disk: axe-core finds nothing serious, nothing is out of reach or fetched elsewhere."""
+    assert_read_well(READ, width, scheme, site, browser, tmp_path, THIN)
+
+
+@pytest.mark.browser
+@pytest.mark.soak
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("width", [1366, 380])
+def test_every_page_reads_well(
+    width: int, scheme: Any, site: Path, browser: Any, tmp_path: Path
+) -> None:
+    """The same of every page, whole."""
+    names = [str(path.relative_to(site)) for path in site.rglob("*.html")]
+    names = [name for name in names if not name.startswith("_static")]
+    assert_read_well(names, width, scheme, site, browser, tmp_path, "() => {}")
+
+
+def assert_read_well(
+    names: list[str], width: int, scheme: Any, site: Path, browser: Any, folder: Path, first: str
+) -> None:
+    """SCREENSHOTS names a folder that keeps a picture of each page."""
+    from axe_playwright_python.sync_playwright import Axe
+
+    pictures = Path(os.environ.get("SCREENSHOTS") or folder)
+    context = browser.new_context(viewport={"width": width, "height": 900}, color_scheme=scheme)
+    fetched: list[str] = []
+    context.on("request", lambda request: fetched.append(request.url))
+    page = context.new_page()
+    problems: list[tuple[str, str, Any]] = []
+    for name in names:
+        page.goto((site / name).as_uri())
+        page.screenshot(path=pictures / f"{Path(name).stem}_{width}_{scheme}.png")
+        lost = page.evaluate(LOST)
+        wide = page.evaluate("document.documentElement.scrollWidth > innerWidth")
+        if lost or wide:
+            problems.append((name, "too wide", lost[:4]))
+        page.evaluate(first)
+        problems += [
+            (name, one["id"], [node["html"][:160] for node in one["nodes"][:4]])
+            for one in Axe().run(page, options=RULES).response["violations"]
+            if one["impact"] in ("serious", "critical")
+        ]
+    context.close()
+    assert not problems, "\n".join(map(str, problems))
+    assert fetched and all(url.startswith(("file:", "data:")) for url in fetched), fetched
+
+
+@pytest.mark.browser
+def test_search_works_from_disk(site: Path, browser: Any) -> None:
+    page = browser.new_page()
+    page.goto((site / "search.html").as_uri() + "?q=temperature")
+    page.locator("#search-results li a").first.wait_for(timeout=20_000)
+    found = [link.get_attribute("href") for link in page.locator("#search-results li a").all()]
+    assert any("03_parameter_sliders" in str(link) for link in found), found
+    page.close()
+
+
+@pytest.mark.browser
+def test_a_handout_is_white_whole_and_without_bars(site: Path, browser: Any) -> None:
+    """Printed from the dark scheme, which the reader has again afterwards."""
+    page = browser.new_page(viewport={"width": 720, "height": 1000}, color_scheme="dark")
+    page.goto((site / READ[1]).as_uri())
+    theme = "document.documentElement.dataset.theme"
+    ground = "getComputedStyle(document.body).backgroundColor"
+    assert page.evaluate(theme) == "dark" and page.evaluate(ground) != "rgb(255, 255, 255)"
+    page.emulate_media(media="print")
+    page.evaluate("dispatchEvent(new Event('beforeprint'))")
+    assert page.evaluate(ground) == "rgb(255, 255, 255)"
+    for bar in (".bd-header", ".bd-header-article", ".bd-sidebar-primary", ".prev-next-footer"):
+        assert not page.locator(bar).first.is_visible(), bar
+    cut = "[...document.querySelectorAll('article pre')].filter(e => e.scrollWidth > e.clientWidth)"
+    assert page.locator("article pre").count() > 20 and page.evaluate(f"{cut}.length") == 0
+    page.evaluate("dispatchEvent(new Event('afterprint'))")
+    assert page.evaluate(theme) == "dark"
+    page.close()

@@ -39,10 +39,12 @@ BOLD = re.compile(r"(?<!\[)\*\*([^*\n]+)\*\*(?!\])")
 NEEDS_KERNEL = re.compile(r"^[^\n]+: run this cell in Jupyter to [^\n]+\.$")
 OURS = "application/vnd.llm-basics."  # what reports and marking read
 DIAGRAM = re.compile(r"```mermaid\n.*?```\n", re.DOTALL)
-HELPERS = {  # the pages of the reference, and the packages on them
-    Path("reference/helpers"): "helpers",
-    Path("reference/helpers-figures"): "classroom/figures",
-    Path("reference/helpers-widgets"): "classroom/widgets",
+REFERENCE = {  # packages, and which modules of theirs: all where none is named
+    "helpers": (),
+    "classroom": ("limits", "records"),
+    "classroom.figures": (),
+    "classroom.widgets": (),
+    "system": (),
 }
 
 Cell = dict[str, Any]
@@ -73,7 +75,7 @@ class Layout:
                 path.relative_to(ROOT).with_suffix("")
                 for path in (ROOT / "benchmarks/README.md", *cards)
             ],
-            "Reference": [Path("reference/api"), *HELPERS],
+            "Reference": [Path("reference", name) for name in ("api", *REFERENCE)],
         }
 
     def put(self, page: Path, content: str) -> None:
@@ -233,20 +235,16 @@ def lay_out_texts(layout: Layout) -> None:
             layout.put(page, text)
 
 
-def lay_out_helpers(layout: Layout) -> None:
-    """A page for each package of the helpers: its modules, from their docstrings."""
-    for page, folder in HELPERS.items():
-        package = folder.replace("/", ".")
-        texts = [heading(package, "="), f".. automodule:: {package}\n"]
-        for path in sorted((ROOT / folder).glob("[a-z]*.py")):
-            module = f"{package}.{path.stem}"
-            texts += [heading(module, "-"), f".. automodule:: {module}\n   :members:\n"]
-        layout.put(page.with_suffix(".rst"), "\n".join(texts))
-
-
-def heading(text: str, line: str) -> str:
-    """A heading of reStructuredText."""
-    return f"{text}\n{line * len(text)}\n"
+def lay_out_reference(layout: Layout) -> None:
+    """A page for each package that lessons import, and one for each module, from docstrings."""
+    for package, named in REFERENCE.items():
+        files = sorted((ROOT / package.replace(".", "/")).glob("[a-z]*.py"))
+        modules = [f"{package}.{name}" for name in named or (path.stem for path in files)]
+        listed = "\n".join(f"   {module}" for module in modules)
+        about = f".. automodule:: {package}\n\n.. toctree::\n   :titlesonly:\n\n{listed}\n"
+        pages = {package: about} | {m: f".. automodule:: {m}\n   :members:\n" for m in modules}
+        for name, text in pages.items():
+            layout.put(Path("reference", f"{name}.rst"), f"{name}\n{'=' * len(name)}\n\n{text}")
 
 
 def lay_out_api(layout: Layout) -> None:
@@ -308,7 +306,7 @@ def build(output: Path, work: Path) -> int:
     layout = Layout(work / "source")
     lay_out_lessons(layout)
     lay_out_texts(layout)
-    lay_out_helpers(layout)
+    lay_out_reference(layout)
     lay_out_api(layout)
     command = ["-b", "html", "-c", str(SETTINGS), "-d", str(work / "doctrees"), "-W"]
     status = sphinx([*command, "--keep-going", "-q", str(layout.target), str(output)])

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from classroom.figures.style import BLUE, ORANGE, label, new_figure, show
+from system.markup import NOT_MEASURED
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -28,7 +30,7 @@ def bar_list(
         labels: one a bar, from top to bottom.
         values: their lengths, in the unit that `axis_label` names.
         axis_label: quantity and unit, "size on disk (MB)".
-        number: how a value is written.
+        number: how a value is written; one that was not measured is a dash.
         log: a logarithmic axis, for values of very different size (all above 0).
         highlight: the label of the bar that is drawn in orange.
 
@@ -39,8 +41,10 @@ def bar_list(
         raise ValueError(f"values: one a label is needed, got {len(values)} for {len(labels)}")
     figure, (axes,) = new_figure(height=0.8 + 0.38 * len(labels))
     colours = [ORANGE if name == highlight else BLUE for name in labels]
-    bars = axes.barh(range(len(labels)), list(values), color=colours, height=0.7)
-    axes.bar_label(bars, [number.format(v) for v in values], padding=4)
+    known = [value if math.isfinite(value) else 0.0 for value in values]
+    bars = axes.barh(range(len(labels)), known, color=colours, height=0.7)
+    texts = [number.format(v) if math.isfinite(v) else NOT_MEASURED for v in values]
+    axes.bar_label(bars, texts, padding=4)
     axes.set_yticks(range(len(labels)), [label(name) for name in labels])
     axes.invert_yaxis()
     axes.set_xlabel(axis_label)

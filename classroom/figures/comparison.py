@@ -20,11 +20,12 @@ def frontier(table: pd.DataFrame, alt: str, beaten: Sequence[str] = ()) -> HTML:
 
     Args:
         table: columns model, tokens_per_s, tokens_low, tokens_high, bits_per_byte, peak_mb,
-            parameters_m.
+            parameters_m. Models whose speed or quality was not measured are left out.
         alt: what the figure shows.
         beaten: the models that are not on the frontier; drawn hollow, off its line.
     """
     figure, (axes,) = new_figure(height=4.4)
+    table = table.dropna(subset=["tokens_per_s", "bits_per_byte"])
     fastest = float(table["tokens_high"].max())
     area = LARGEST_AREA / float(table["parameters_m"].max())
     best = table[~table["model"].isin(beaten)].sort_values("tokens_per_s")

@@ -14,6 +14,11 @@ ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT))  # this folder's helpers, whichever ones are installed
 COURSE = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["tool"]["course"]
 REPOSITORY = f"https://github.com/{COURSE['repository']}"
+MODULES = {  # each module and the file that it stands in
+    ".".join(path.with_suffix("").parts).removesuffix(".__init__"): path.as_posix()
+    for package in ("system", "helpers", "classroom")
+    for path in (file.relative_to(ROOT) for file in (ROOT / package).rglob("*.py"))
+}
 
 project = "LLM Basics"
 author = "the authors of LLM Basics"
@@ -42,6 +47,7 @@ default_role = "literal"  # docstrings write code in single backticks
 html_theme = "sphinx_book_theme"
 html_static_path = ["static"]
 html_css_files = ["site.css"]
+html_js_files = ["site.js"]
 html_theme_options = {
     "repository_url": REPOSITORY,
     "repository_branch": "main",
@@ -55,6 +61,7 @@ html_theme_options = {
     },
     "home_page_in_toc": True,
     "show_navbar_depth": 1,
+    "collapse_navbar": True,
     "show_toc_level": 2,
     "pygments_light_style": "a11y-high-contrast-light",
     "pygments_dark_style": "a11y-high-contrast-dark",
@@ -64,9 +71,7 @@ html_context = {
     "edited_in": {
         "index.md": "README.md",
         "reference/api.md": "serving/api/schemas.py",
-        "reference/helpers.rst": "helpers/__init__.py",
-        "reference/helpers-figures.rst": "classroom/figures/__init__.py",
-        "reference/helpers-widgets.rst": "classroom/widgets/__init__.py",
+        **{f"reference/{name}.rst": path for name, path in MODULES.items()},
     },
     "edit_page_provider_name": "GitHub",
     "edit_page_url_template": (REPOSITORY + "/edit/main/{{ edited_in.get(file_name, file_name) }}"),
