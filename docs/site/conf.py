@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import sys
 import tomllib
 from pathlib import Path
@@ -41,6 +42,7 @@ nb_merge_streams = True
 autodoc_member_order = "bysource"
 autodoc_preserve_defaults = True  # as written, not as a path of this machine
 autodoc_typehints = "signature"
+toc_object_entries_show_parents = "hide"
 napoleon_use_ivar = True  # a class's fields once, where its docstring explains them
 default_role = "literal"  # docstrings write code in single backticks
 
@@ -80,6 +82,8 @@ html_context = {
 
 def complete(app: Any, what: str, name: str, thing: object, options: Any, lines: list[str]) -> None:
     """Make a docstring's indented examples code, and list a settings class's fields."""
+    if what == "property":  # its first words are no type, whatever napoleon takes them for
+        lines[:] = inspect.cleandoc(thing.__doc__ or "").split("\n")
     if what == "module":
         for n in range(len(lines) - 1, 1, -1):
             starts = lines[n].startswith("    ") and not lines[n - 1]
