@@ -6,7 +6,7 @@ PY := .venv/bin/python
 MODEL ?= course-gpt-4m
 export PYTHON TORCH PORT BROWSER SMOLLM2
 
-.PHONY: help setup model python ready ready-dev lab test quick test-pythons soak outputs solutions new-lesson sync reset update report check lint serve load-test bench train pins site clean
+.PHONY: help setup model python ready ready-dev lab test quick test-pythons soak mutants outputs solutions new-lesson sync reset update report check lint serve load-test bench train pins site clean
 
 help: ## list these targets
 	@echo "LLM Basics: make TARGET, where TARGET is one of"
@@ -41,6 +41,9 @@ test-pythons: ready-dev ## run the fast tests on each Python that is found here 
 
 soak: ready-dev ## run the tests that take too long for every run
 	@$(PY) -m pytest -m soak $(ARGS)
+
+mutants: ready-dev ## plant faults and count those that tests notice (ARGS="settings decoding" for some)
+	@$(PY) tools/mutants.py $(ARGS)
 
 outputs: ready-dev ## run the notebooks and store their outputs (LESSONS="01 03" for some)
 	@$(PY) tools/outputs.py $(LESSONS)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
 import random
 
 import pytest
+import torch
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
-from helpers.decoding import Ending, PieceDecoder
+from helpers.decoding import Ending, Follower, PieceDecoder
 from helpers.models import locate
 from tests.odd_texts import ODD, TEXTS
 
@@ -158,3 +160,29 @@ def test_end_of_text_and_length(tokenizer: PreTrainedTokenizerBase) -> None:
     given_up.push(ids[0])
     given_up.end("closed")
     assert given_up.reason == "closed" and given_up.push(ids[1]) == ""
+
+
+def test_a_follower_pushes_rows_and_notes_the_time_of_each_step(
+    tokenizer: PreTrainedTokenizerBase, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = iter([10.0, 12.0, 13.0])
+    monkeypatch.setattr("helpers.decoding.time.perf_counter", lambda: next(now))
+    one, two, three = tokenizer("one two three")["input_ids"][:3]
+    endings = [Ending(tokenizer, {tokenizer.eos_token_id}, length) for length in (3, 1)]
+    pieces: list[str] = []
+    follower = Follower(endings, pieces.append)
+    assert math.isnan(follower.tokens_per_second)
+    steps = [[[0, one], [0, two]], [[one, two], [two, 0]], [[two, three], [0, 0]]]
+    done = [follower(torch.tensor(ids), None).tolist() for ids in steps[:1]]
+    assert math.isnan(follower.tokens_per_second), "one token has no time after the first"
+    done += [follower(torch.tensor(ids), None).tolist() for ids in steps[1:]]
+    assert done == [[False, True], [False, True], [True, True]]
+    assert [e.ids for e in endings] == [[one, two, three], [two]]
+    first, second, third = (decoded(tokenizer, [token]) for token in (one, two, three))
+    assert pieces == [first, second, second, "", third, ""]
+    assert follower.times == [10.0, 12.0, 13.0] and follower.ttft(9.5) == 0.5
+    assert follower.tokens_per_second == 2 / 3
+    with pytest.raises(ValueError, match="shorter|longer"):
+        silent = Follower(endings)
+        monkeypatch.setattr("helpers.decoding.time.perf_counter", lambda: 0.0)
+        silent(torch.tensor([[one]]), None)

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import torch
 
+from helpers.generator import TextGenerator, load
 from helpers.sampling import (
     FORMS,
     _narrow,
@@ -139,3 +140,73 @@ def test_rows_without_numbers_are_told() -> None:
     settings = GenerationSettings(seed=1)
     tokens = next_tokens(logits, [Row(settings, [0]) for _ in range(3)])
     assert tokens[1] == -1 and min(tokens[0], tokens[2]) >= 0
+
+
+@pytest.fixture(scope="module")
+def generator() -> TextGenerator:
+    return load("course-gpt-1m", device="cpu")
+
+
+COMBINATIONS: list[dict[str, Any]] = [
+    {},
+    {"temperature": 1.0, "top_k": 0},
+    {"temperature": 0.3},
+    {"temperature": 2.0, "top_k": 3},
+    {"temperature": 1.0, "top_k": 0, "top_p": 0.5},
+    {"temperature": 0.8, "top_k": 200, "top_p": 0.9},
+    {"top_k": 0, "repetition_penalty": 1.6},
+    {"top_k": 0, "no_repeat_ngram_size": 1},
+    {"temperature": 1.3, "top_k": 40, "top_p": 0.7, "repetition_penalty": 0.7,
+     "no_repeat_ngram_size": 2},
+    {"temperature": 0, "repetition_penalty": 1.5},
+    {"top_k": 0, "logit_bias": {5: 4, 300: -100}, "repetition_penalty": 1.3},
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("parameters", COMBINATIONS, ids=repr)
+def test_processors_do_what_generate_does(
+    generator: TextGenerator, parameters: dict[str, Any]
+) -> None:
+    """The probabilities of one step, ours against those inside transformers' `generate`."""
+    prompt = "the data and the model and the data and the"
+    chosen = GenerationSettings(**parameters)
+    ids = torch.tensor([generator.encode(prompt)])
+    arguments: dict[str, Any] = {"do_sample": not chosen.greedy}
+    for name in ("repetition_penalty", "no_repeat_ngram_size"):
+        arguments[name] = getattr(chosen, name)
+    if not chosen.greedy:
+        arguments |= {n: getattr(chosen, n) for n in ("temperature", "top_k", "top_p")}
+    if chosen.logit_bias:
+        arguments["sequence_bias"] = {(t,): bias for t, bias in chosen.logit_bias.items()}
+    theirs = generator.model.generate(
+        ids,
+        attention_mask=torch.ones_like(ids),
+        max_new_tokens=1,
+        output_scores=True,
+        return_dict_in_generate=True,
+        **arguments,
+    )
+    logits = generator.next_token_logits(prompt)[None]
+    ours = processors(chosen)(ids, logits.clone())
+    expected, found = torch.softmax(theirs.scores[0], -1), torch.softmax(ours, -1)
+    if chosen.greedy:  # generate leaves the scores whole and takes the largest
+        assert found.max() == 1.0
+        assert int(found.argmax()) == int(expected.argmax()) == int(theirs.sequences[0, -1])
+        return
+    assert torch.allclose(found, expected, atol=1e-7)
+    assert torch.equal(found > 0, expected > 0)
+    plain = torch.softmax(logits, -1)
+    changes = parameters != {"temperature": 1.0, "top_k": 0}
+    assert torch.allclose(found, plain, atol=1e-7) != changes
+
+
+def test_greedy_arguments_hold_nothing_that_generate_warns_about() -> None:
+    greedy = GenerationSettings(temperature=0)
+    sampled = GenerationSettings(temperature=0.5, top_k=7, top_p=0.4)
+    assert generate_arguments(greedy) == {"do_sample": False, "num_return_sequences": 1}
+    arguments = generate_arguments(sampled)
+    assert arguments["do_sample"] is True and "logits_processor" not in arguments
+    assert [arguments[n] for n in ("temperature", "top_k", "top_p")] == [0.5, 7, 0.4]
+    assert (
+        len(generate_arguments(GenerationSettings(repetition_penalty=1.1))["logits_processor"]) == 1
+    )

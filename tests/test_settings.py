@@ -1,26 +1,27 @@
-"""GenerationSettings: bounds, messages, lengths, and what they hand to transformers."""
+"""GenerationSettings: bounds, messages, lengths, and OpenAI's names. No model is needed."""
 
 from __future__ import annotations
 
 import math
 import sys
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import pytest
-import torch
 from pydantic import ValidationError, create_model
 
-from helpers.generator import TextGenerator, load
-from helpers.sampling import generate_arguments, processors
+from helpers.fields import PROMPT, Range, number, stop_strings, token_biases
 from helpers.settings import (
     DEFAULT_NEW_TOKENS,
     MAX_PROMPT_CHARACTERS,
     GenerationSettings,
+    allowed,
     check_prompt,
     from_openai,
     openai_fields,
     openai_names,
+    parameter_error,
     parameter_ranges,
 )
 from system.errors import ParameterError, PromptTooLongError
@@ -111,7 +112,7 @@ def refused_prompt(prompt: Any) -> ParameterError:
     with pytest.raises(ParameterError) as caught:
         check_prompt(prompt)
     assert caught.value.parameter == "prompt" and caught.value.value == prompt
-    assert "not blank" in str(caught.value)
+    assert caught.value.allowed == PROMPT and "not blank" in str(caught.value)
     return caught.value
 
 
@@ -148,6 +149,41 @@ def test_stop_strings() -> None:
         refused(stop=bad)
 
 
+@pytest.mark.parametrize(
+    ("read", "value", "why"),
+    [
+        (number, True, "bool given for a number"),
+        (number, "1", "str given for a number"),
+        (stop_strings, 7, "not strings"),
+        (stop_strings, ["a", 1], "not strings"),
+        (stop_strings, ["x"] * 5, "too many"),
+        (stop_strings, [""], "empty or too long"),
+        (stop_strings, ["x" * 101], "empty or too long"),
+        (token_biases, [1], "not token ids with numbers, or too many"),
+        (token_biases, dict.fromkeys(range(301), 1), "not token ids with numbers, or too many"),
+        (token_biases, {-1: 1}, "no token id"),
+        (token_biases, {"1" * 10: 1}, "no token id"),
+        (token_biases, {True: 1}, "no token id"),
+        (token_biases, {1: "1"}, "no number"),
+        (token_biases, {1: True}, "no number"),
+        (token_biases, {1: 100.1}, "out of range"),
+    ],
+)  # fmt: skip
+def test_a_reader_says_why(read: Callable[[Any], Any], value: Any, why: str) -> None:
+    with pytest.raises(ValueError, match=f"^{why}$"):
+        read(value)
+
+
+def test_a_reader_gives_what_it_takes() -> None:
+    assert number(3) == 3 and number(None) is None
+    assert stop_strings(None) == () == stop_strings([]) and stop_strings("ab") == ("ab",)
+    assert stop_strings(["a", "x" * 100]) == ("a", "x" * 100)
+    assert token_biases(None) == {} == token_biases({})
+    taken = token_biases({"0": -100, "9" * 9: 100, 7: 1})
+    assert taken == {0: -100.0, 999_999_999: 100.0, 7: 1.0}
+    assert {type(bias) for bias in taken.values()} == {float}
+
+
 def test_openai_names_cover_every_parameter_but_one() -> None:
     """`max_length` counts the prompt: OpenAI's API has nothing of the kind."""
     assert set(openai_names().values()) == set(GenerationSettings.model_fields) - {"max_length"}
@@ -170,8 +206,42 @@ def test_openai_fields_have_our_ranges_and_their_defaults() -> None:
                 with pytest.raises(ValidationError):
                     model(**{theirs: bad})
     properties = model.model_json_schema()["properties"]
-    for theirs in ("top_k", "repetition_penalty", "no_repeat_ngram_size"):
-        assert properties[theirs]["description"].startswith("Beyond OpenAI's: ")
+    for theirs, ours in openai_names().items():
+        extra = theirs in ("top_k", "repetition_penalty", "no_repeat_ngram_size")
+        meaning = GenerationSettings.model_fields[ours].description
+        assert properties[theirs]["description"] == extra * "Beyond OpenAI's: " + str(meaning)
+
+
+def test_ranges_hold_bounds_default_and_meaning() -> None:
+    ranges = parameter_ranges()
+    for name, found in ranges.items():
+        field = GenerationSettings.model_fields[name]
+        low = 0.0 if name == "top_p" else BOUNDS[name][0]
+        assert found == Range(low, BOUNDS[name][1], field.default, field.description or "")
+    assert ranges["seed"].meaning.startswith("Same seed, same text")
+
+
+def test_every_parameter_in_words() -> None:
+    assert allowed("prompt") == PROMPT
+    assert allowed("stop") == "at most 4 strings of 1 to 100 characters (or one string)"
+    assert allowed("seed") == f"a whole number from 0 to {2**63 - 1}"
+    every = ", ".join(GenerationSettings.model_fields)
+    assert allowed("heat") == f"one of the known parameters: {every}"
+    request = create_model("Request", prompt=(str, ...), n=(int, 1))
+    assert allowed("heat", request) == "one of the known parameters: prompt, n"
+
+
+def test_the_first_mistake_in_a_request_is_told() -> None:
+    request = create_model("Request", prompt=(str, ...), **openai_fields())  # type: ignore[call-overload]
+    for given, name, value, words in (
+        ({}, "prompt", None, f"given: {PROMPT}"),
+        ({"prompt": "a", "top_p": 2}, "top_p", 2, "a number above 0.0 to 1.0"),
+    ):
+        with pytest.raises(ValidationError) as caught:
+            request(**given)
+        error = parameter_error(caught.value, request)
+        assert isinstance(error, ParameterError)
+        assert (error.parameter, error.value, error.allowed) == (name, value, words)
 
 
 def test_from_openai() -> None:
@@ -187,7 +257,8 @@ def test_from_openai() -> None:
     for name, value in {"n": 17, "max_tokens": 0, "top_p": 0.0, "what": 1}.items():
         with pytest.raises(ParameterError, match=f"^{name}={value} is not") as caught:
             from_openai({name: value})
-        assert caught.value.parameter == name
+        assert caught.value.parameter == name and caught.value.value == value
+        assert caught.value.allowed == allowed(openai_names().get(name, name))
 
 
 def test_logit_bias() -> None:
@@ -200,6 +271,7 @@ def test_logit_bias() -> None:
                 dict.fromkeys(range(301), 1)):  # fmt: skip
         assert "300 token ids" in refused(logit_bias=bad).allowed
     settings(logit_bias={99: 1}).check_tokens(100)
+    settings().check_tokens(1)
     with pytest.raises(ParameterError, match="logit_bias=100 .*from 0 to 99"):
         settings(logit_bias={100: 1}).check_tokens(100)
 
@@ -210,12 +282,14 @@ def test_settings_do_not_change() -> None:
 
 
 def test_both_lengths() -> None:
-    with pytest.raises(ValueError, match="max_length and max_new_tokens"):
+    words = "^max_length and max_new_tokens: pass one of the two, not both$"
+    with pytest.raises(ValueError, match=words):
         settings(max_length=20, max_new_tokens=10)
 
 
 def test_greedy_has_one_answer() -> None:
-    with pytest.raises(ValueError, match="num_return_sequences=2.*temperature 0"):
+    words = "^num_return_sequences=2: must be 1 with temperature 0, since greedy decoding writes"
+    with pytest.raises(ValueError, match=f"{words} the same text every time$"):
         settings(temperature=0, num_return_sequences=2)
     assert settings(temperature=0).greedy and settings(temperature=5e-324).greedy
     assert not settings(temperature=0.01).greedy
@@ -227,6 +301,7 @@ def test_how_many_new_tokens() -> None:
     assert settings(max_new_tokens=7).new_tokens(5, CONTEXT) == 7
     assert settings(max_new_tokens=CONTEXT - 5).new_tokens(5, CONTEXT) == CONTEXT - 5
     assert settings(max_length=6).new_tokens(5, CONTEXT) == 1
+    assert settings().new_tokens(CONTEXT - 1, CONTEXT) == 1
     assert settings(max_length=CONTEXT).new_tokens(5, CONTEXT) == CONTEXT - 5
 
 
@@ -237,72 +312,7 @@ def test_lengths_that_do_not_fit() -> None:
         with pytest.raises(ParameterError, match=rf"max_length={length} .*from 6 .*to {CONTEXT}"):
             settings(max_length=length).new_tokens(5, CONTEXT)
     for parameters in ({}, {"max_new_tokens": 1}, {"max_length": CONTEXT}):
-        with pytest.raises(PromptTooLongError, match=f"{CONTEXT} tokens.*truncate=True"):
-            settings(**parameters).new_tokens(CONTEXT, CONTEXT)
-
-
-@pytest.fixture(scope="module")
-def generator() -> TextGenerator:
-    return load("course-gpt-1m", device="cpu")
-
-
-COMBINATIONS: list[dict[str, Any]] = [
-    {},
-    {"temperature": 1.0, "top_k": 0},
-    {"temperature": 0.3},
-    {"temperature": 2.0, "top_k": 3},
-    {"temperature": 1.0, "top_k": 0, "top_p": 0.5},
-    {"temperature": 0.8, "top_k": 200, "top_p": 0.9},
-    {"top_k": 0, "repetition_penalty": 1.6},
-    {"top_k": 0, "no_repeat_ngram_size": 1},
-    {"temperature": 1.3, "top_k": 40, "top_p": 0.7, "repetition_penalty": 0.7,
-     "no_repeat_ngram_size": 2},
-    {"temperature": 0, "repetition_penalty": 1.5},
-    {"top_k": 0, "logit_bias": {5: 4, 300: -100}, "repetition_penalty": 1.3},
-]  # fmt: skip
-
-
-@pytest.mark.parametrize("parameters", COMBINATIONS, ids=repr)
-def test_processors_do_what_generate_does(
-    generator: TextGenerator, parameters: dict[str, Any]
-) -> None:
-    """The probabilities of one step, ours against those inside transformers' `generate`."""
-    prompt = "the data and the model and the data and the"
-    chosen = GenerationSettings(**parameters)
-    ids = torch.tensor([generator.encode(prompt)])
-    arguments: dict[str, Any] = {"do_sample": not chosen.greedy}
-    for name in ("repetition_penalty", "no_repeat_ngram_size"):
-        arguments[name] = getattr(chosen, name)
-    if not chosen.greedy:
-        arguments |= {n: getattr(chosen, n) for n in ("temperature", "top_k", "top_p")}
-    if chosen.logit_bias:
-        arguments["sequence_bias"] = {(t,): bias for t, bias in chosen.logit_bias.items()}
-    theirs = generator.model.generate(
-        ids,
-        attention_mask=torch.ones_like(ids),
-        max_new_tokens=1,
-        output_scores=True,
-        return_dict_in_generate=True,
-        **arguments,
-    )
-    logits = generator.next_token_logits(prompt)[None]
-    ours = processors(chosen)(ids, logits.clone())
-    expected, found = torch.softmax(theirs.scores[0], -1), torch.softmax(ours, -1)
-    if chosen.greedy:  # generate leaves the scores whole and takes the largest
-        assert found.max() == 1.0
-        assert int(found.argmax()) == int(expected.argmax()) == int(theirs.sequences[0, -1])
-        return
-    assert torch.allclose(found, expected, atol=1e-7)
-    assert torch.equal(found > 0, expected > 0)
-    plain = torch.softmax(logits, -1)
-    changes = parameters != {"temperature": 1.0, "top_k": 0}
-    assert torch.allclose(found, plain, atol=1e-7) != changes
-
-
-def test_greedy_arguments_hold_nothing_that_generate_warns_about() -> None:
-    greedy, sampled = settings(temperature=0), settings(temperature=0.5, top_k=7, top_p=0.4)
-    assert generate_arguments(greedy) == {"do_sample": False, "num_return_sequences": 1}
-    arguments = generate_arguments(sampled)
-    assert arguments["do_sample"] is True and "logits_processor" not in arguments
-    assert [arguments[n] for n in ("temperature", "top_k", "top_p")] == [0.5, 7, 0.4]
-    assert len(generate_arguments(settings(repetition_penalty=1.1))["logits_processor"]) == 1
+        for length in (CONTEXT, CONTEXT + 9):
+            with pytest.raises(PromptTooLongError, match="truncate=True") as caught:
+                settings(**parameters).new_tokens(length, CONTEXT)
+            assert str(caught.value) == str(PromptTooLongError(length, CONTEXT - 1, CONTEXT))

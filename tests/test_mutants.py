@@ -1,0 +1,36 @@
+"""`make mutants`: what it is told to try is there. The run itself comes before a release."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import tomllib
+
+import pytest
+
+from tests.conftest import ROOT
+
+GROUPS = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["course"]["mutants"]
+
+
+@pytest.mark.parametrize("name", GROUPS)
+def test_modules_and_tests_are_there(name: str) -> None:
+    group = GROUPS[name]
+    assert set(group) == {"modules", "tests"} and all(group.values())
+    for path in (*group["modules"], *group["tests"]):
+        assert (ROOT / path).is_file(), path
+    tests = "".join((ROOT / path).read_text(encoding="utf-8") for path in group["tests"])
+    for module in group["modules"]:
+        assert module.removesuffix(".py").replace("/", ".") in tests, f"no test imports {module}"
+
+
+def test_no_module_is_tried_twice() -> None:
+    modules = [module for group in GROUPS.values() for module in group["modules"]]
+    assert len(modules) == len(set(modules))
+
+
+def test_a_group_that_is_none_lists_the_groups() -> None:
+    command = [sys.executable, "tools/mutants.py", "setings"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 2 and done.stdout == ""
+    assert done.stderr == f"No group setings: there are {', '.join(GROUPS)}.\n"

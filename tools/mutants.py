@@ -1,0 +1,122 @@
+"""Plant small faults, one at a time, and count those that the tests notice (`make mutants`).
+
+    python tools/mutants.py             # every group of [tool.course.mutants] in pyproject.toml
+    python tools/mutants.py settings    # those named
+
+mutmut plants the faults, and runs the fast tests of a group that reach the faulty function, on
+one core at the lowest priority. A run may be stopped and goes on where it was, with those that
+survived; what it found stands in build/mutants. Delete a group's folder there to begin anew.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import startup
+
+ROOT = Path(__file__).resolve().parent.parent
+FOLDER = ROOT / "build" / "mutants"
+PACKAGES = ("system", "helpers", "serving", "classroom")
+# One process imports everything once and is forked for each fault; torch stays on one thread,
+# since others would not survive the fork.
+SETUP = """[mutmut]
+source_paths = {packages}
+only_mutate = {modules}
+pytest_add_cli_args_test_selection = {tests}
+pytest_add_cli_args =
+    -p
+    no:cacheprovider
+    -p
+    pytest_timeout
+    -m
+    not slow and not soak and not browser
+process_isolation = fork
+use_git_change_detection = false
+"""
+NOTICED = (1, 3, -24, 24, 152, 255, -11, -9)  # a test failed, or never ended, or all crashed
+ONE_CORE = {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false"}
+FEW_PLUGINS = {"PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"}  # each fault starts pytest anew
+
+
+def groups() -> dict[str, dict[str, list[str]]]:
+    """Name of a group → its `modules` and its fast `tests`, as pyproject.toml has them."""
+    content = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+    return dict(content["tool"]["course"]["mutants"])
+
+
+def prepare(name: str, group: dict[str, list[str]]) -> Path:
+    """The folder in which a group is tried: links to the course, and mutmut's settings."""
+    folder = FOLDER / name
+    (folder / "mutants").mkdir(parents=True, exist_ok=True)
+    for path in ROOT.iterdir():
+        # mutmut copies packages and tests into `mutants`, where tests look for all the rest.
+        copied = path.name in (*PACKAGES, "tests", "pyproject.toml")
+        place = folder if copied else folder / "mutants"
+        if not path.name.startswith(".") and path != FOLDER.parent:
+            link = place / path.name
+            link.unlink(missing_ok=True)
+            link.symlink_to(path)
+    lists = {"packages": PACKAGES, **group}
+    values = {key: "".join(f"\n    {one}" for one in value) for key, value in lists.items()}
+    (folder / "setup.cfg").write_text(SETUP.format(**values), encoding="utf-8")
+    return folder
+
+
+def results(folder: Path, module: str, again: bool = False) -> dict[str, int | None]:
+    """Name of a fault → how its tests ended; None if it was not tried yet.
+
+    Args:
+        folder: of the group.
+        module: one of the group.
+        again: have mutmut try those anew that survived: the tests may be better now.
+    """
+    file = folder / "mutants" / f"{module}.meta"
+    if not file.exists():
+        return {}
+    content = json.loads(file.read_text())
+    ends: dict[str, int | None] = content["exit_code_by_key"]
+    if again:
+        ends |= {fault: None for fault, end in ends.items() if end not in NOTICED}
+        file.write_text(json.dumps(content))
+    return ends
+
+
+def main() -> int:
+    """Try the groups asked for, then print what survived, and the table."""
+    known = groups()
+    asked = sys.argv[1:] or list(known)
+    if unknown := [name for name in asked if name not in known]:
+        print(f"No group {', '.join(unknown)}: there are {', '.join(known)}.", file=sys.stderr)
+        return 2
+    mutmut, environment = [sys.executable, "-m", "mutmut"], os.environ | ONE_CORE | FEW_PLUGINS
+    rows, survivors = [f"{'module':<36}{'mutants':>8}{'killed':>8}{'%':>7}"], []
+    for name in asked:
+        folder = prepare(name, known[name])
+        for module in known[name]["modules"]:
+            results(folder, module, again=True)
+        command = ["nice", "-n", "19", *mutmut, "run", "--max-children", "1"]
+        subprocess.run(command, cwd=folder, env=environment)
+        for module in known[name]["modules"]:
+            ends = results(folder, module)
+            tried = {fault for fault, end in ends.items() if end is not None}
+            left = sorted(fault for fault in tried if ends[fault] not in NOTICED)
+            share = 100 * (1 - len(left) / len(tried)) if tried else 0.0
+            note = "" if tried and len(tried) == len(ends) else "  not finished"
+            rows.append(
+                f"{module:<36}{len(tried):>8}{len(tried) - len(left):>8}{share:>7.1f}{note}"
+            )
+            for fault in left:
+                show = [*mutmut, "show", fault]
+                done = subprocess.run(show, cwd=folder, capture_output=True, text=True)
+                survivors.append(done.stdout)
+    print("\n".join([*survivors, *rows]))
+    return 0
+
+
+if __name__ == "__main__":
+    startup.run(main)
