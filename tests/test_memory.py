@@ -144,6 +144,38 @@ def test_loading_can_be_the_peak():
     assert memory.estimate("course-gpt-16m", 1, 1).peak_mb > converted.weights_mb
 
 
+TINY = memory.Shape(
+    parameters=1_000_000, layers=2, hidden=8, kv_heads=2, head_size=4, inner=32,
+    vocabulary=100, context=64,
+)  # fmt: skip
+
+
+def test_estimate_by_hand():
+    assert memory.kv_cache_bytes(TINY, 5) == 2 * 2 * 2 * 4 * 5 * 4
+    assert memory.live_activations(TINY, 10) == 10 * (4 * 32 + 6 * 8) * 4 + 3 * 100 * 4
+    assert memory.live_activations(TINY, 10, 3, 2) == 3 * 10 * (4 * 32 + 6 * 8) * 2 + 3 * 3 * 400
+    plain = memory.estimate(TINY, 10, 20)
+    assert plain == memory.MemoryEstimate(4.0, 0.00384, 0.01648, 0.0, 4.0)
+    assert memory.estimate(TINY, 10, 20, stored="fp32") == plain
+    loaded = memory.estimate(TINY, 10, 20, 3, precision="int8", stored="fp32", framework=7.0)
+    assert loaded == memory.MemoryEstimate(1.0, 0.00576, 0.02832, 7.0, 5.0)
+    assert loaded.peak_mb == 12.0 and plain.peak_mb == plain.running_mb == pytest.approx(4.02032)
+    assert memory.estimate(TINY, 1, 63) and memory.estimate(TINY, 63, 1)
+
+
+def test_sizes_by_hand():
+    of = memory.shape("gpt2")
+    (row,) = memory.sizes(["gpt2"], 100, 200).to_dict("records")
+    assert list(row) == ["model", "parameters_m", *(f"{p}_gb" for p in memory.PRECISIONS)]
+    assert (row["model"], row["parameters_m"]) == ("gpt2", of.parameters / 1e6)
+    for precision, number in memory.PRECISIONS.items():
+        activations = 2 * memory.live_activations(of, 100, 1, number.compute_bytes)
+        cache = memory.kv_cache_bytes(of, 300, 1, number.compute_bytes)
+        gigabytes = (of.parameters * number.weight_bytes + cache + activations) / 1e9
+        assert row[f"{precision}_gb"] == pytest.approx(gigabytes)
+    assert memory.sizes(["gpt2"]).equals(memory.sizes(["gpt2"], 512, 512))
+
+
 def test_sizes_table():
     table = memory.sizes(list(PUBLISHED_PARAMETERS))
     assert list(table["model"]) == list(PUBLISHED_PARAMETERS)
@@ -152,19 +184,21 @@ def test_sizes_table():
 
 
 @pytest.mark.parametrize(
-    ("arguments", "name"),
+    ("arguments", "name", "value", "allowed"),
     [
-        ({"prompt_tokens": 0}, "prompt_tokens"),
-        ({"new_tokens": 1.5}, "new_tokens"),
-        ({"batch": True}, "batch"),
-        ({"precision": "fp8"}, "precision"),
-        ({"stored": "zip"}, "stored"),
-        ({"prompt_tokens": 1024}, "prompt_tokens"),
+        ({"prompt_tokens": 0}, "prompt_tokens", 0, "a whole number of at least 1"),
+        ({"new_tokens": 1.5}, "new_tokens", 1.5, "a whole number of at least 1"),
+        ({"batch": True}, "batch", True, "a whole number of at least 1"),
+        ({"precision": "fp8"}, "precision", "fp8", "one of fp32, fp16, int8, int4"),
+        ({"stored": "zip"}, "stored", "zip", "one of fp32, fp16, int8, int4"),
+        ({"prompt_tokens": 1024}, "prompt_tokens + new_tokens", 1025, "at most 1024"),
     ],
 )
-def test_estimate_refuses(arguments, name):
-    with pytest.raises(ParameterError, match=name):
+def test_estimate_refuses(arguments, name, value, allowed):
+    with pytest.raises(ParameterError) as caught:
         memory.estimate("gpt2", **({"prompt_tokens": 1, "new_tokens": 1} | arguments))
+    error = caught.value
+    assert (error.parameter, error.value, error.allowed) == (name, value, allowed)
 
 
 @pytest.mark.parametrize(

@@ -37,8 +37,16 @@ pytest_add_cli_args =
     not slow and not soak and not browser
 process_isolation = fork
 use_git_change_detection = false
+timeout_constant = 10
 """
-NOTICED = (1, 3, -24, 24, 152, 255, -11, -9)  # a test failed, or never ended, or all crashed
+FAILED = (1, 3)  # what pytest ends with when a test noticed the fault
+TOO_LONG = (
+    -24,
+    24,
+    36,
+    152,
+    255,
+)  # it ran over mutmut's limit: noticed, if the machine was not late
 ONE_CORE = {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false"}
 FEW_PLUGINS = {"PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"}  # each fault starts pytest anew
 
@@ -73,7 +81,7 @@ def results(folder: Path, module: str, again: bool = False) -> dict[str, int | N
     Args:
         folder: of the group.
         module: one of the group.
-        again: have mutmut try those anew that survived: the tests may be better now.
+        again: have mutmut try those anew that no test failed for: the tests may be better now.
     """
     file = folder / "mutants" / f"{module}.meta"
     if not file.exists():
@@ -81,7 +89,7 @@ def results(folder: Path, module: str, again: bool = False) -> dict[str, int | N
     content = json.loads(file.read_text())
     ends: dict[str, int | None] = content["exit_code_by_key"]
     if again:
-        ends |= {fault: None for fault, end in ends.items() if end not in NOTICED}
+        ends |= {fault: None for fault, end in ends.items() if end not in FAILED}
         file.write_text(json.dumps(content))
     return ends
 
@@ -93,20 +101,23 @@ def main() -> int:
     if unknown := [name for name in asked if name not in known]:
         print(f"No group {', '.join(unknown)}: there are {', '.join(known)}.", file=sys.stderr)
         return 2
+    os.nice(19)
     mutmut, environment = [sys.executable, "-m", "mutmut"], os.environ | ONE_CORE | FEW_PLUGINS
     rows, survivors = [f"{'module':<36}{'mutants':>8}{'killed':>8}{'%':>7}"], []
     for name in asked:
         folder = prepare(name, known[name])
         for module in known[name]["modules"]:
             results(folder, module, again=True)
-        command = ["nice", "-n", "19", *mutmut, "run", "--max-children", "1"]
+        command = [*mutmut, "run", "--max-children", "1"]
         subprocess.run(command, cwd=folder, env=environment)
         for module in known[name]["modules"]:
             ends = results(folder, module)
             tried = {fault for fault, end in ends.items() if end is not None}
-            left = sorted(fault for fault in tried if ends[fault] not in NOTICED)
+            left = sorted(fault for fault in tried if ends[fault] not in FAILED + TOO_LONG)
+            late = sum(ends[fault] in TOO_LONG for fault in tried)
             share = 100 * (1 - len(left) / len(tried)) if tried else 0.0
-            note = "" if tried and len(tried) == len(ends) else "  not finished"
+            note = f"  {late} took too long" if late else ""
+            note += "" if tried and len(tried) == len(ends) else "  not finished"
             rows.append(
                 f"{module:<36}{len(tried):>8}{len(tried) - len(left):>8}{share:>7.1f}{note}"
             )

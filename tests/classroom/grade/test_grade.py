@@ -14,9 +14,9 @@ import pytest
 from nbformat.v4 import new_code_cell, new_notebook
 
 from classroom import course
-from classroom.exercises import ANSWER_TYPE, Verdict, lessons
+from classroom.exercises import ANSWER_TYPE, Verdict, judge, lessons
 from classroom.grade.gradebook import rows, write_csv, write_page
-from classroom.grade.marking import Mark, Marked
+from classroom.grade.marking import Mark, Marked, mark
 from classroom.grade.submissions import Submission, find_submissions
 from system.errors import ParameterError
 from tests.conftest import ROOT
@@ -282,6 +282,91 @@ def test_several_lessons_of_a_learner_share_a_row(tmp_path: Path) -> None:
     lines = (tmp_path / "b.csv").read_text().splitlines()
     assert len(lines) == 3 and lines[0].startswith("learner,00.1,")
     assert ",,,0," in lines[2], "a lesson that was not handed in stays empty"
+
+
+def test_the_csv_in_full(tmp_path: Path) -> None:
+    ann, late, bo = (
+        marked("ann", "00", "right"),
+        marked("ann", "01", "wrong"),
+        marked("bo", "00", "right"),
+    )
+    late.errors, ann.errors, late.problem = 2, 1, "kernel died"
+    first = next(iter(bo.marks))
+    bo.marks[first] = Mark(Verdict("error", "no number"), 5)
+    write_csv(tmp_path / "b.csv", [ann, late, bo])
+    with (tmp_path / "b.csv").open(encoding="utf-8", newline="") as file:
+        head, *lines = csv.reader(file)
+    ids = {number: [q.id for q in lessons()[number].questions] for number in ("00", "01")}
+    zero, one = len(ids["00"]), len(ids["01"])
+    assert head == ["learner", *ids["00"], *ids["01"], "right", "attempts", "errors", "problems"]
+    counts = [str(zero), str(2 * (zero + one)), "3", "01: kernel died"]
+    assert lines[0] == ["ann", *["right"] * zero, *["wrong"] * one, *counts]
+    states = ["error", *["right"] * (zero - 1), *[""] * one]
+    assert lines[1] == ["bo", *states, str(zero - 1), str(2 * zero + 3), "0", ""]
+    assert len(lines) == 2
+    both = [
+        marked("eve", number, "wrong", problem) for number, problem in (("00", "a"), ("01", "b"))
+    ]
+    assert rows(both)[0].problems == "00: a; 01: b" and rows(both)[0].marked == both
+
+
+def test_the_page_counts_who_solved_a_question(tmp_path: Path) -> None:
+    book = [marked("ann", "00", "right"), marked("bo", "00", "wrong"), marked("bo", "01", "right")]
+    write_page(tmp_path / "b.html", book)
+    page = (tmp_path / "b.html").read_text(encoding="utf-8")
+    text = " ".join(re.sub(r"<[^>]*>", " ", page.split("</style>")[1]).split())
+    solved = ["1 /2"] * len(lessons()["00"].questions) + ["1 /1"] * len(LESSON.questions)
+    assert re.findall(r"\d+ /\d+", text) == solved
+    assert all(sign in text for sign in "✓✗–") and "Caution" not in page
+    made = re.search(r"Made (\d+ \w+ \d{4}, \d\d:\d\d)", text)
+    assert made and not made[1].startswith("0")
+
+
+# --- marking
+
+
+def executed(path: Path, *outputs: dict, tags: tuple[str, ...] = ()) -> Path:
+    """A notebook as a run leaves it: one cell with these outputs."""
+    cell = new_code_cell("...", outputs=[nbformat.from_dict(output) for output in outputs])
+    cell.metadata.tags = list(tags)
+    nbformat.write(new_notebook(cells=[cell]), path)
+    return path
+
+
+def recorded(question: object, answer: object) -> dict:
+    data = {ANSWER_TYPE: {"question": question, "answer": answer}}
+    return {"output_type": "display_data", "data": data, "metadata": {}}
+
+
+RAISED = {"output_type": "error", "ename": "E", "evalue": "", "traceback": []}
+
+
+def test_marking_takes_the_last_answer_and_counts_tries_and_errors(tmp_path: Path) -> None:
+    question, other = LESSON.questions[:2]
+    whose = Submission("ann", "01", tmp_path / "x.ipynb")
+    book = executed(
+        tmp_path / "done.ipynb",
+        {"output_type": "stream", "name": "stdout", "text": "hello"},
+        recorded(question.id, "first"), recorded(question.id, "no answer"),
+        recorded("77.1", 1), recorded(7, 1), recorded("00.1", 1),
+        RAISED, RAISED,
+    )  # fmt: skip
+    done = mark(whose, book, "it took too long", 2.5)
+    assert (done.submission, done.problem, done.seconds) == (whose, "it took too long", 2.5)
+    assert list(done.marks) == [q.id for q in LESSON.questions] and done.errors == 2
+    assert done.marks[question.id].attempts == 2
+    assert done.marks[question.id].verdict == judge(question.id, "no answer")
+    assert done.marks[other.id] == Mark(Verdict("unanswered", "no check of it was run"), 0)
+    meant = mark(whose, executed(tmp_path / "e.ipynb", RAISED, tags=("raises-exception",)), "", 0)
+    assert (meant.errors, meant.problem, meant.right) == (0, "", 0)
+
+
+def test_marking_what_was_not_written(tmp_path: Path) -> None:
+    whose = Submission("ann", "01", tmp_path / "x.ipynb")
+    for problem, said in (("", "nothing was written"), ("kernel died", "kernel died")):
+        done = mark(whose, tmp_path / "nowhere.ipynb", problem, 1.0)
+        assert done.problem == said and done.right == 0 and done.seconds == 1.0
+        assert {m.verdict.status for m in done.marks.values()} == {"unanswered"}
 
 
 def test_names_are_data_and_never_markup_or_formulas(tmp_path: Path) -> None:
