@@ -198,7 +198,7 @@ def check_generation(folder: Path | None = None) -> Check:
         result = helpers.load(name).generate(PROMPT, max_new_tokens=16, seed=0, temperature=0.7)
     except Exception as error:  # whatever is broken, the list goes on and says so
         found = f"{name}: {type(error).__name__}: {str(error).splitlines()[0]}"
-        return Check("Generation", False, found, f"mend the lines above, or {RESTORE}")
+        return Check("Generation", False, found, f"fix the lines above, or {RESTORE}")
     speed = f"{result.new_tokens} tokens, {result.tokens_per_second:.0f} tokens/s"
     return Check("Generation", True, f"“{' '.join(result.text.split())}” ({speed})")
 

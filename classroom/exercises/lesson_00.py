@@ -147,10 +147,10 @@ recap = Recap(
             "A tutorial tells you to set an environment variable. How do you find out whether it "
             "still works?",
             ("Set it: a wrong one gives an error", "Ask for its value with print()",
-             "Look for its name in the installed code"),
+             "Look it up in the documentation of your version"),
             2,
-            "A setting that nothing reads is ignored without a word. The installed code, or the "
-            "documentation of the version you have, tells.",
+            "A setting that nothing reads is ignored without a word. The documentation of the "
+            "version you have tells.",
         ),
     ),
 )  # fmt: skip

@@ -77,7 +77,7 @@ def grouped_bars(table: pd.DataFrame, x_label: str, most: float | None = None) -
     axes.margins(x=0.1)
     if most is not None:
         axes.set_xlim(0, 1.08 * most)
-    axes.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=5)
+    axes.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=5, frameon=False)
     return figure
 
 

@@ -107,7 +107,7 @@ def label(text: object) -> str:
 
 
 def token_label(token: str) -> str:
-    """A token as a label: blanks and line breaks as signs."""
+    """A token as a label: spaces and line breaks as signs."""
     return label(visible(token))
 
 

@@ -104,7 +104,7 @@ def greedy_walk(generator: TextGenerator, prompt: str, steps: int, top: int = 3)
 
     Args:
         generator: a loaded model.
-        prompt: the text to go on from.
+        prompt: the text to continue.
         steps: how many tokens are appended, the most probable one each time.
         top: how many candidates are listed at each step.
 
