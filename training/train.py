@@ -98,7 +98,8 @@ def orthogonal(
 def make_optimizers(model: nn.Module, muon_lr: float, adam_lr: float) -> list:
     """Muon for the matrices inside the blocks, AdamW for embeddings, norms and biases."""
     if not has_bf16():
-        torch.optim._muon._zeropower_via_newtonschulz = orthogonal  # Muon has no option for it
+        # Muon has no option for it.
+        torch.optim._muon._zeropower_via_newtonschulz = orthogonal  # type: ignore[assignment]
     hidden = [p for n, p in model.named_parameters() if p.ndim == 2 and ".h." in n]
     chosen = {id(p) for p in hidden}
     rest = [p for p in model.parameters() if id(p) not in chosen]
