@@ -11,7 +11,6 @@ from classroom.figures.generation import (
     candidates_by_step,
     distributions,
     logits_and_probabilities,
-    probabilities_and_draws,
     reading_and_writing,
     time_over_length,
 )
@@ -30,6 +29,6 @@ __all__ = [
     "grouped_bars",
     "inside", "intervals", "latency_spread", "left_aligned", "line_figure", "lines", "load_bars",
     "logits_and_probabilities", "merge_steps", "monitored", "new_figure", "padding_grid",
-    "probabilities_and_draws", "probability_strip", "reading_and_writing", "service_path", "show",
+    "probability_strip", "reading_and_writing", "service_path", "show",
     "size_lines", "stacked_bars", "time_over_length", "timeline", "vocabulary_sizes",
 ]  # fmt: skip

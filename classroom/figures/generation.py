@@ -35,17 +35,6 @@ def logits_and_probabilities(table: pd.DataFrame) -> Figure:
     return figure
 
 
-def probabilities_and_draws(table: pd.DataFrame) -> Figure:
-    """How probable each token is, and how often it was drawn.
-
-    Args:
-        table: columns token, probability (%) and drawn (%), the best token first.
-    """
-    figure, (axes,) = new_figure()
-    bars_by_token(axes, table, ["probability (%)", "drawn (%)"], "share (%)")
-    return figure
-
-
 def reading_and_writing(times: pd.DataFrame) -> Figure:
     """A prefill pass against a decode pass: as a whole on the left, per token on the right.
 
