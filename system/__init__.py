@@ -1,1 +1,1 @@
-"""The ground floor: what every program of the course needs of the operating system."""
+"""The ground floor: what every program needs of files, processes, errors and shown text."""
