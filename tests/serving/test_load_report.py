@@ -42,8 +42,8 @@ def test_summary_by_hand() -> None:
         "time_per_output_token": {"mean": 0.375, "p50": 0.375, "p95": 0.4875, "p99": 0.4975},
         "errors": {"HTTP 503": 2},
     }
-    third = Report(LOAD, 1.23456, RESULTS[:1]).summary()
-    assert (third["seconds"], third["requests_per_second"]) == (1.235, 0.81)
+    third = Report(LOAD, 7.65432, RESULTS[:1]).summary()
+    assert (third["seconds"], third["requests_per_second"]) == (7.654, 0.131)
 
 
 def test_table_in_full() -> None:
