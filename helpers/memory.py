@@ -1,11 +1,11 @@
 """How much memory a model needs, computed from its configuration alone. (Lesson 04.)
 
-    peak = framework + max(loading, weights + KV cache + activations)
+    peak = runtime + max(loading, weights + KV cache + activations)
 
 - weights: parameters × bytes a parameter;
 - KV cache: 2 (keys and values) × layers × KV heads × head size × tokens × batch × bytes;
 - activations: what the forward pass over the prompt holds at once, see `live_activations`;
-- framework: Python, torch and transformers themselves, which `helpers.peak` measures;
+- runtime: Python, torch and transformers themselves, which `helpers.peak` measures;
 - loading: the stored and the converted weights together, where their formats differ.
 
 The first two are exact (Pope et al., 2022, "Efficiently Scaling Transformer Inference",
@@ -75,18 +75,18 @@ class MemoryEstimate:
     weights_mb: float
     kv_cache_mb: float
     activations_mb: float
-    framework_mb: float
+    runtime_mb: float
     loading_mb: float
 
     @property
     def running_mb(self) -> float:
-        """Weights, KV cache and activations: what a generation needs beside the framework."""
+        """Weights, KV cache and activations: what a generation needs beside the runtime."""
         return self.weights_mb + self.kv_cache_mb + self.activations_mb
 
     @property
     def peak_mb(self) -> float:
         """The most that the process holds at any moment, from its start to its last token."""
-        return self.framework_mb + max(self.loading_mb, self.running_mb)
+        return self.runtime_mb + max(self.loading_mb, self.running_mb)
 
 
 def shape(model: str | Path | Mapping[str, Any]) -> Shape:
@@ -190,7 +190,7 @@ def estimate(
     batch: int = 1,
     precision: str = "fp32",
     stored: str | None = None,
-    framework: float = 0.0,
+    runtime: float = 0.0,
 ) -> MemoryEstimate:
     """The memory that a generation needs, part by part.
 
@@ -202,7 +202,7 @@ def estimate(
         precision: "fp32", "fp16", "int8" or "int4": the format in memory.
         stored: the format of the weights' file where it differs: both are then in memory
             while the weights are converted.
-        framework: MB of Python, torch and transformers: `helpers.peak.framework_mb()`.
+        runtime: MB of Python, torch and transformers: `helpers.peak.runtime_mb()`.
 
     Raises:
         ParameterError: a count below 1, an unknown format, or more tokens than the context.
@@ -226,7 +226,7 @@ def estimate(
         weights_mb=weights / 1e6,
         kv_cache_mb=kv_cache_bytes(of, tokens, batch, number.compute_bytes) / 1e6,
         activations_mb=activations / 1e6,
-        framework_mb=framework,
+        runtime_mb=runtime,
         loading_mb=(weights + file) / 1e6,
     )
 
@@ -246,7 +246,7 @@ def stored_format(model: str | Path) -> str:
 
 
 def sizes(models: list[str], prompt_tokens: int = 512, new_tokens: int = 512) -> pd.DataFrame:
-    """A table of models by number formats: GB (10⁹ bytes) for one sequence, no framework.
+    """A table of models by number formats: GB (10⁹ bytes) for one sequence, no runtime.
 
     Args:
         models: as for `shape`.

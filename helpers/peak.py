@@ -15,7 +15,7 @@ from system.errors import ParameterError
 
 
 @functools.lru_cache
-def framework_mb(tokenizer_of: str = "course-gpt-1m") -> float:
+def runtime_mb(tokenizer_of: str = "course-gpt-1m") -> float:
     """MB that Python, torch, transformers and a tokenizer take, whatever the model: measured.
 
     A fresh process loads a random model of one layer and width 8 as any other model,

@@ -50,9 +50,9 @@ def test_its_text_is_better_predicted_than_the_small_models_predict_it(
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="peaks differ on Windows")
 def test_its_peak_is_predicted(smollm2: str) -> None:
-    framework = peak.framework_mb(smollm2)
+    runtime = peak.runtime_mb(smollm2)
     measured = run_isolated(
         peak.peak_after_generation, model=smollm2, prompt_tokens=64, new_tokens=16, batch=1
     )
-    needs = memory.estimate(smollm2, 64, 16, stored="fp32", framework=framework)
+    needs = memory.estimate(smollm2, 64, 16, stored="fp32", runtime=runtime)
     assert needs.peak_mb == pytest.approx(measured, rel=0.15)

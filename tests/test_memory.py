@@ -104,7 +104,7 @@ def test_live_activations_are_the_tensors_that_torch_holds(generator):
 @pytest.mark.skipif(not hasattr(__import__("os"), "fork"), reason="peaks differ on Windows")
 def test_predicted_peaks_lie_within_15_per_cent_of_measured_ones(sizes):
     """Longer prompts say less: the heap's holes alone then move a peak by 12 % from run to run."""
-    framework = peak.framework_mb()
+    runtime = peak.runtime_mb()
     cases = [(m, p, b) for m in SHIPPED for p, b in sizes]
 
     def measured(case):
@@ -118,7 +118,7 @@ def test_predicted_peaks_lie_within_15_per_cent_of_measured_ones(sizes):
         peaks = list(two.map(measured, cases))
     errors = {}
     for (model, prompt, batch), measured_mb in zip(cases, peaks, strict=True):
-        needs = memory.estimate(model, prompt, 64, batch, stored="fp16", framework=framework)
+        needs = memory.estimate(model, prompt, 64, batch, stored="fp16", runtime=runtime)
         errors[model, prompt, batch] = round(100 * (needs.peak_mb / measured_mb - 1), 1)
     too_far = {case: error for case, error in errors.items() if abs(error) > 15}
     assert not too_far, f"error in per cent of the measured peak: {too_far}"
@@ -138,7 +138,7 @@ def test_estimate_adds_up_and_scales():
 
 
 def test_loading_can_be_the_peak():
-    converted = memory.estimate("course-gpt-16m", 1, 1, stored="fp16", framework=100)
+    converted = memory.estimate("course-gpt-16m", 1, 1, stored="fp16", runtime=100)
     assert converted.loading_mb == pytest.approx(1.5 * converted.weights_mb)
     assert converted.peak_mb == 100 + converted.loading_mb
     assert memory.estimate("course-gpt-16m", 1, 1).peak_mb > converted.weights_mb

@@ -213,7 +213,7 @@ questions = (
         "    free = card_gb * 1e9 - 2 * shape.parameters\n"
         "    each = memory.kv_cache_bytes(shape, tokens, number_bytes=2)\n"
         "    return max(0, int(free // each))",
-        why="Weights are paid once, the cache by each sequence. Activations and the framework "
+        why="Weights are paid once, the cache by each sequence. Activations and the runtime "
         "take some more, so a real server plans with a margin.",
     ),
     Question(
@@ -254,7 +254,7 @@ recap = Recap(
             ("Yes, the weights are exactly 2 GB", "Yes, fp16 needs only 1 GB",
              "No, three more parts come on top"),
             2,
-            "The weights alone are 2 GB. Framework, KV cache and activations come on top, and "
+            "The weights alone are 2 GB. Runtime, KV cache and activations come on top, and "
             "while loading perhaps a second copy in another format.",
         ),
         RecapQuestion(
@@ -267,9 +267,9 @@ recap = Recap(
         ),
         RecapQuestion(
             "Which part of the memory grows with the number of users?",
-            ("The weights", "The KV cache, and activations", "The framework"),
+            ("The weights", "The KV cache, and activations", "The runtime"),
             1,
-            "Tokens × sequences: each user brings a cache. Weights and framework stay.",
+            "Tokens × sequences: each user brings a cache. Weights and runtime stay.",
         ),
     ),
 )  # fmt: skip

@@ -49,7 +49,8 @@ def frontier(table: pd.DataFrame, alt: str, beaten: Sequence[str] = ()) -> HTML:
         axes.annotate(
             f"{label(row['model'])}\n{row['parameters_m']:.3g}M, {row['peak_mb']:.0f} MB", at,
             xytext=(radius + 6, 0) if left else (0, -30 if hollow else radius + 8),
-            textcoords="offset points", fontsize=9,
+            textcoords="offset points", fontsize=9, zorder=4,
+            bbox={"facecolor": "white", "edgecolor": "none", "alpha": 0.8, "pad": 1},
             ha="left" if left else "center", va="center" if left else "bottom",
         )  # fmt: skip
     axes.set_xlabel("speed (tokens/s), whiskers: slowest and fastest run")

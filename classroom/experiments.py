@@ -1,0 +1,56 @@
+"""What lessons run in a process of its own, where the code would distract. (Lesson 04.)
+
+run_isolated(experiments.gpt2_speed)
+"""
+
+from __future__ import annotations
+
+
+def gpt2_speed(tokens: int = 8) -> float:
+    """Tokens per second that a model of gpt2's shape writes on the CPU, with random weights.
+
+    Args:
+        tokens: how many are timed, after a warm-up.
+    """
+    import time
+
+    import torch
+    from transformers import GPT2Config, GPT2LMHeadModel
+
+    model = GPT2LMHeadModel(GPT2Config()).eval()
+    prompt = torch.ones((1, 8), dtype=torch.long)
+    settings = {"do_sample": False, "pad_token_id": 0, "attention_mask": torch.ones_like(prompt)}
+    model.generate(prompt, max_new_tokens=2, **settings)  # warm-up
+    start = time.perf_counter()
+    model.generate(prompt, min_new_tokens=tokens, max_new_tokens=tokens, **settings)
+    return tokens / (time.perf_counter() - start)
+
+
+def generate_under_limit(model: str, batch: int, tokens: int, more_mb: float) -> list[str]:
+    """Generate with little memory, in this process, and tell what it warned of.
+
+    Args:
+        model: as `helpers.load` takes it; it runs on the CPU.
+        batch: texts at once.
+        tokens: asked for in each text.
+        more_mb: MB (10⁶ bytes) that the process may take beyond what it has after a warm-up.
+
+    Returns:
+        the warnings as Python shows them, the first one first.
+
+    Raises:
+        ParameterError: another system than Linux, which alone can limit memory so.
+        OutOfMemoryError: not even one token fits.
+    """
+    import warnings
+
+    import helpers
+    from helpers.isolated import limit_memory
+
+    generator = helpers.load(model, "cpu")
+    generator.warm_up()
+    limit_memory(more_mb)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        generator.generate_batch(["Hello"] * batch, max_new_tokens=tokens, temperature=1)
+    return [f"{warning.category.__name__}: {warning.message}" for warning in caught]
