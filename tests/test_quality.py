@@ -40,6 +40,21 @@ class Uniform(nn.Module):
         return SimpleNamespace(logits=self.zero.expand(*input_ids.shape, self.vocabulary))
 
 
+class Bigram(nn.Module):
+    """Looks at the last token only, so that it does not matter where a window begins."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        chance = torch.Generator().manual_seed(0)
+        self.table = nn.Parameter(torch.randn(16, 8192, generator=chance))
+        self.shapes: list[tuple[int, ...]] = []
+
+    def forward(self, input_ids: torch.Tensor, attention_mask: torch.Tensor) -> SimpleNamespace:
+        assert torch.equal(attention_mask, torch.ones_like(input_ids))
+        self.shapes.append(tuple(input_ids.shape))
+        return SimpleNamespace(logits=self.table[input_ids % 16].half())
+
+
 def by_hand(generator: TextGenerator, text: str) -> float:
     """One long window, one token after the other, in float64."""
     end = generator.tokenizer.eos_token_id
@@ -59,6 +74,27 @@ def by_hand(generator: TextGenerator, text: str) -> float:
 def test_definition(generator: TextGenerator) -> None:
     found = bits_per_byte(generator.model, generator.tokenizer, TEXT)
     assert found == pytest.approx(by_hand(generator, TEXT), rel=1e-4)
+
+
+def test_windows_and_batches_change_nothing_for_a_bigram_model(generator: TextGenerator) -> None:
+    end, documents = generator.tokenizer.eos_token_id, TEXT.split("<|endoftext|>")
+    ids = [end, *generator.encode(documents[0]), end, *generator.encode(documents[1]), end]
+    model = Bigram()
+    rows = model.table.detach()[torch.tensor(ids[:-1]) % 16].half().double().log_softmax(-1)
+    nats = -sum(float(row[token]) for row, token in zip(rows, ids[1:], strict=True))
+    right = nats / math.log(2) / sum(len(d.encode()) for d in documents)
+    predicted = len(ids) - 1
+    for context in (1, 3, predicted - 1, predicted, predicted + 1):
+        for batch_size in (1, 4):
+            model.shapes.clear()
+            found = bits_per_byte(model, generator.tokenizer, TEXT, context, batch_size)
+            assert found == pytest.approx(right, rel=1e-5)
+            assert {columns for _, columns in model.shapes} == {context}
+            assert sum(count for count, _ in model.shapes) == math.ceil(predicted / context)
+            assert all(count == batch_size for count, _ in model.shapes[:-1])
+    model.shapes.clear()
+    bits_per_byte(model, generator.tokenizer, "words " * 4700)
+    assert model.shapes[0] == (8, 512), "unless told otherwise"
 
 
 def test_blind_guess(generator: TextGenerator) -> None:
@@ -90,5 +126,8 @@ def test_blank_documents_do_not_count(generator: TextGenerator) -> None:
 
     assert measure("some text") == measure("\n<|endoftext|> some text <|endoftext|>  ")
     for blank in ("", " \n", "<|endoftext|> <|endoftext|>"):
-        with pytest.raises(ValueError, match="no document"):
+        with pytest.raises(
+            ValueError,
+            match="^text: no document in it .got only blanks.; pass some text to measure$",
+        ):
             measure(blank)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from itertools import islice
 from typing import Any
 
 import pytest
@@ -69,6 +70,11 @@ def writing(tokenizer: PreTrainedTokenizerBase, length: int = 3, **options: Any)
 
 def news(job: Job) -> list[Update]:
     return [job.events.get_nowait() for _ in range(job.events.qsize())]
+
+
+def heard(job: Job) -> list[Update | None]:
+    """Its updates; ten at most, so that one which never ends fails."""
+    return list(islice(job.updates(poll_seconds=0.01), 10))
 
 
 # --- jobs
@@ -160,7 +166,7 @@ def test_updates_go_on_until_every_sequence_has_ended() -> None:
     sent = [Update(0, "a", 1), Update(1, "b", 1, "stop"), Update(0, "c", 2, "length")]
     for update in [*sent, Update(0, "late", 3)]:
         job.events.put(update)
-    assert list(job.updates()) == sent
+    assert heard(job) == sent
     assert next(job_of(1).updates(poll_seconds=0.001)) is None, "nothing came yet"
 
 
@@ -179,7 +185,7 @@ def test_updates_raise_what_ended_a_sequence(
     job.sequences[1].end(reason, "my words")
     job.sequences[1].report()
     with pytest.raises(error, match=words):
-        list(job.updates())
+        heard(job)
 
 
 def test_a_text_without_the_form_asked_for_raises_its_guides_problem() -> None:
@@ -192,7 +198,7 @@ def test_a_text_without_the_form_asked_for_raises_its_guides_problem() -> None:
     row.end("structure")
     row.report()
     with pytest.raises(ParameterError, match="schema"):
-        list(job.updates())
+        heard(job)
 
 
 def test_an_engine_that_hangs_is_given_up_after_the_time_limit_and_some_grace(
@@ -236,7 +242,14 @@ def test_a_closed_queue_says_why_and_keeps_the_first_reason() -> None:
     with pytest.raises(NotReadyError, match="^the engine has died$"):
         queue.submit(job_of(1))
     assert queue.unanswered == 0
-    queue.wait_for_work()  # returns: there will be none
+    waiting = threading.Thread(target=queue.wait_for_work, daemon=True)
+    waiting.start()
+    assert ends(waiting), "there will be none"
+
+
+def ends(thread: threading.Thread) -> bool:
+    thread.join(20)
+    return not thread.is_alive()
 
 
 def test_waiting_for_work_ends_with_it() -> None:
@@ -246,8 +259,7 @@ def test_waiting_for_work_ends_with_it() -> None:
         waiting.start()
         assert waiting.is_alive()
         wake(queue)
-        waiting.join(60)
-        assert not waiting.is_alive()
+        assert ends(waiting)
 
 
 def test_short_prompts_are_taken_together_as_far_as_they_fill_a_chunk() -> None:
