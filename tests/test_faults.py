@@ -12,7 +12,16 @@ import nbformat
 import pytest
 
 from classroom import course
-from tests.test_notebooks import ROOT, code_cells, nbval, read
+from tests.test_notebooks import (
+    REAL_MODEL,
+    REAL_MODEL_TAG,
+    ROOT,
+    code_cells,
+    nbval,
+    needs_real_model,
+    read,
+    tags,
+)  # fmt: skip
 
 # name → the lesson that teaches it, the file, what stands there, what is put in its place, and
 # which cells run after the lesson's first ones, by words in them. The last one must differ.
@@ -78,11 +87,24 @@ FAULTS = {
             "client.generate(prompt, **request)",
         ],
     ),
+    "bytes of tokens shifted by one": (
+        "07",
+        "helpers/tokens.py",
+        "    spare = 256",
+        "    spare = 257",
+        ["base = helpers.load(MODEL_NAME)", "def stream(ids, stop)"],
+    ),
+}
+WRITTEN = {one.number for one in course.written()}
+SOAK = {  # the longest, and a second one of a lesson
+    "max_length does not count the prompt",
+    "top-p keeps too little",
+    "the server's seed is ignored",
 }
 
 
 def test_every_lesson_has_its_fault() -> None:
-    assert {fault[0] for fault in FAULTS.values()} == {one.number for one in course.written()}
+    assert {fault[0] for fault in FAULTS.values()} >= WRITTEN
 
 
 def shortened(lesson: Path, wanted: list[str], folder: Path) -> Path:
@@ -95,6 +117,8 @@ def shortened(lesson: Path, wanted: list[str], folder: Path) -> Path:
     notebook.cells = cells[: imports + 1]
     for cell in cells[imports + 1 :]:
         if any(words in cell.source for words in wanted):
+            if REAL_MODEL_TAG in tags(cell):
+                cell.metadata["tags"] = [*tags(cell), "nbval-ignore-output"]
             notebook.cells.append(cell)
         if wanted[-1] in cell.source:
             break
@@ -102,16 +126,14 @@ def shortened(lesson: Path, wanted: list[str], folder: Path) -> Path:
     return folder / lesson.name
 
 
-SOAK = {  # the longest, and a second one of a lesson
-    "max_length does not count the prompt",
-    "top-p keeps too little",
-    "the server's seed is ignored",
-}
-
-
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    "fault", [pytest.param(one, marks=pytest.mark.soak if one in SOAK else ()) for one in FAULTS]
+    "fault",
+    [
+        pytest.param(name, marks=pytest.mark.soak if name in SOAK else ())
+        for name, fault in FAULTS.items()
+        if fault[0] in WRITTEN
+    ],
 )
 def test_fault_is_found(fault: str, tmp_path: Path) -> None:
     number, file, right, wrong, wanted = FAULTS[fault]
@@ -121,14 +143,18 @@ def test_fault_is_found(fault: str, tmp_path: Path) -> None:
     for package in ("system", "helpers", "serving", "classroom"):
         ignored = shutil.ignore_patterns("__pycache__")
         shutil.copytree(ROOT / package, library / package, ignore=ignored)
-    for folder in ("models", "notebooks"):
-        (library / folder).symlink_to(ROOT / folder, target_is_directory=True)
+    (library / "notebooks").symlink_to(ROOT / "notebooks", target_is_directory=True)
+    short = shortened(lesson, wanted, tmp_path)
+    cells = code_cells(read(short))
+    without = REAL_MODEL if needs_real_model(read(short)) else ""  # it is slow, and not everywhere
+    (library / "models").mkdir()
+    for model in (ROOT / "models").iterdir():
+        if model.name != without:
+            (library / "models" / model.name).symlink_to(model)
     source = (library / file).read_text(encoding="utf-8")
     assert source.count(right) == 1, f"{file} changed: put the fault in anew"
     (library / file).write_text(source.replace(right, wrong), encoding="utf-8")
 
-    short = shortened(lesson, wanted, tmp_path)
-    cells = code_cells(read(short))
     child = nbval(short, elsewhere, "-x", PYTHONPATH=str(library))
     assert child.returncode == 1, f"nobody noticed: {fault}\n{child.stdout[-3000:]}"
     assert f"1 failed, {len(cells) - 1} passed" in child.stdout, child.stdout[-3000:]
