@@ -21,6 +21,7 @@ from transformers import (
 from helpers.models import load_model
 from helpers.sampling import generate_arguments
 from helpers.settings import GenerationSettings
+from serving.config import Config
 from serving.engine.engine import Engine
 from serving.engine.jobs import (
     Job,
@@ -31,6 +32,7 @@ from serving.engine.jobs import (
     TimeLimitError,
 )
 from serving.engine.packed import PackedLinear, pack_linear_layers
+from serving.service import Service
 from system.errors import ParameterError
 
 Loaded = tuple[PreTrainedModel, PreTrainedTokenizerBase]
@@ -95,6 +97,17 @@ def random_request(loaded: Loaded, number: int) -> dict[str, object]:
     if chance.random() < 0.3:
         request["stop"] = tuple(chance.sample([" the", "e", ".", " of", "ing", "\n"], k=2))
     return request
+
+
+@pytest.mark.parametrize("slots", [1, 2])
+def test_the_service_packs_weights_where_a_step_has_several_rows(slots: int) -> None:
+    service = Service(Config(model_name="course-gpt-1m", device="cpu", slots=slots))
+    ready, failed = threading.Event(), list[Exception]()
+    service.load(ready.set, failed.append)
+    assert ready.wait(60) and not failed
+    kinds = {type(layer) for layer in service.engine.model.modules()}
+    service.engine.close()
+    assert (PackedLinear in kinds) == (slots > 1)
 
 
 def test_packed_layers_compute_the_same(loaded: Loaded, served: Loaded) -> None:
@@ -332,9 +345,12 @@ def test_the_queue_is_bounded_and_time_is_limited(loaded: Loaded) -> None:
 def test_static_batching_answers_at_the_end_of_the_longest(loaded: Loaded) -> None:
     engine = start(loaded, slots=4, batching="static")
     first = [make(loaded, room=n, temperature=0, ignore_end=True) for n in (2, 5, 60)]
+    longest = first[2].sequences[0]
+    prompt = len(longest.ids)
     for job in first:
         engine.submit(job)
-    time.sleep(0.05)
+    while len(longest.ids) < prompt + 2:  # until the batch is complete and decodes
+        time.sleep(0.001)
     late = make(loaded, room=2, temperature=0, ignore_end=True)
     engine.submit(late)
     for job in (*first, late):
@@ -352,6 +368,7 @@ import os
 import resource
 import psutil, torch
 from helpers.models import load_model
+from serving.config import Config
 from serving.engine.engine import Engine
 from serving.engine.jobs import Job
 from helpers.settings import GenerationSettings
