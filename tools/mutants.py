@@ -37,7 +37,7 @@ pytest_add_cli_args =
     not slow and not soak and not browser
 process_isolation = fork
 use_git_change_detection = false
-timeout_constant = 10
+timeout_constant = 4
 """
 # How pytest ends when a test noticed the fault, and when it ran over mutmut's generous limit.
 FAILED, ENDLESS = (1, 3), (-24, 24, 36, 152, 255)

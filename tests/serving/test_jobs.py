@@ -188,17 +188,55 @@ def test_updates_raise_what_ended_a_sequence(
         heard(job)
 
 
-def test_a_text_without_the_form_asked_for_raises_its_guides_problem() -> None:
-    class Guide:
-        problem = ParameterError("schema", "x", "another")
+class Guide:
+    """Stands for a grammar: the form is whole with the token `last`, and `bad` spoils it."""
 
-    job = job_of(1)
-    row = job.sequences[0]
-    row.guide = Guide()  # type: ignore[assignment]
-    row.end("structure")
+    def __init__(self, last: int = -1, bad: int = -1) -> None:
+        self.last, self.bad = last, bad
+        self.problem: ParameterError | None = None
+
+    def accept(self, token: int) -> bool:
+        if token == self.bad:
+            self.problem = ParameterError("schema", "x", "another")
+        return token == self.last
+
+    def copy(self) -> Guide:
+        return Guide(self.last, self.bad)
+
+
+def test_a_text_ends_where_its_form_is_whole(tokenizer: PreTrainedTokenizerBase) -> None:
+    one, two, three = tokenizer("one two three")["input_ids"][:3]
+    whole = writing(tokenizer, guide=Guide(last=two))
+    for token in (one, two):
+        assert whole.finish_reason == ""
+        whole.accept(token, None)
+    assert (whole.finish_reason, whole.ids) == ("end_of_text", [7, 7, one, two])
+    at_its_length = writing(tokenizer, length=1, guide=Guide(last=one))
+    at_its_length.accept(one, None)
+    assert at_its_length.finish_reason == "end_of_text", "it is whole, not cut"
+    stopped = writing(tokenizer, guide=Guide(last=two))
+    stopped.ending = Ending(tokenizer, (), 3, (tokenizer.decode([two]),))
+    stopped.accept(one, None)
+    stopped.accept(two, None)
+    assert stopped.finish_reason == "stop"
+    held = writing(tokenizer, guide=Guide(last=two))
+    held.ending = Ending(tokenizer, (), 3, (tokenizer.decode([two]) + "!",))
+    held.accept(one, None)
+    held.accept(two, None)
+    assert (held.finish_reason, held.text) == ("end_of_text", tokenizer.decode([one, two]))
+
+
+def test_a_text_without_the_form_asked_for_raises_its_guides_problem(
+    tokenizer: PreTrainedTokenizerBase,
+) -> None:
+    (one,) = tokenizer("one")["input_ids"][:1]
+    row = writing(tokenizer, guide=Guide(bad=one))
+    assert isinstance(row.guide, Guide) and row.guide is not row.job.guide, "each has its own"
+    row.accept(one, None)
+    assert row.finish_reason == "structure"
     row.report()
     with pytest.raises(ParameterError, match="schema"):
-        heard(job)
+        heard(row.job)
 
 
 def test_an_engine_that_hangs_is_given_up_after_the_time_limit_and_some_grace(
