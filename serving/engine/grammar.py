@@ -173,4 +173,45 @@ def _grammar(structure: Structure) -> str:
         return LLMatcher.grammar_from_lark(f"start: {' | '.join(texts)}")
     if "x-guidance" in structure.source:
         raise ValueError("x-guidance is no keyword of JSON Schema")
-    return LLMatcher.grammar_from_json_schema(json.dumps(structure.source), overrides=FORM)
+    return LLMatcher.grammar_from_json_schema(
+        json.dumps(narrowed(structure.source)), overrides=FORM
+    )
+
+
+# llguidance's formats are wider than what validators take: second 60 (a leap second), year 0,
+# 29 February in any year, a host name without end.
+_YEAR = {"pattern": "^(000[1-9]|00[1-9]|0[1-9]|[1-9])"}
+_LEAP = "(..(0[48]|[2468][048]|[13579][26])|([02468][048]|[13579][26])00)-02-29"
+_DAY = {"pattern": f"^(....-(0[13-9]|1.|02-([01].|2[0-8]))|{_LEAP})"}
+NARROWER: dict[Any, list[dict[str, Any]]] = {
+    "date": [_YEAR, _DAY],
+    "date-time": [_YEAR, _DAY, {"pattern": "^.{17}[0-5]"}],
+    "time": [{"pattern": "^.{6}[0-5]"}],
+    "hostname": [{"maxLength": 253}],
+}
+_ONE = ("additionalProperties", "contains", "else", "if", "items", "not", "then")
+_ONE += ("propertyNames", "unevaluatedItems", "unevaluatedProperties")
+_LISTS = ("allOf", "anyOf", "oneOf", "prefixItems", "items")
+_NAMED = ("$defs", "definitions", "dependentSchemas", "patternProperties", "properties")
+
+
+def narrowed(schema: Any) -> Any:
+    """The schema with every format as narrow as validators take it.
+
+    Only schemas within it are looked at: a property or a constant may be named "format", too.
+    """
+    if not isinstance(schema, dict):
+        return schema
+    found = dict(schema)
+    for key, inner in schema.items():
+        if key in _ONE and isinstance(inner, dict):
+            found[key] = narrowed(inner)
+        elif key in _LISTS and isinstance(inner, list):
+            found[key] = [narrowed(one) for one in inner]
+        elif key in _NAMED and isinstance(inner, dict):
+            found[key] = {name: narrowed(one) for name, one in inner.items()}
+    form = schema.get("format")
+    extra = NARROWER.get(form, []) if isinstance(form, str) else []
+    if extra and isinstance(schema.get("allOf", []), list):
+        found["allOf"] = [*found.get("allOf", []), *extra]
+    return found

@@ -7,8 +7,7 @@ from typing import Any
 
 WORDS = ["name", "état", "is urgent", 'quote"d', "back\\slash", "x", "count", "日本", "a/b", "$ref"]
 PATTERNS = ["^[a-z]{2,6}$", "^[A-Z]{3}-[0-9]{2}$", "^(yes|no)$", r"^\d{1,3}\.\d$", "^$", "b{2,3}"]
-# Not "time", "date-time": a grammar allows second 60 in any minute, which a checker refuses.
-FORMATS = ["date", "email", "ipv4", "uuid"]
+FORMATS = ["date", "time", "date-time", "email", "ipv4", "uuid"]
 FIXED: list[Any] = [None, True, 0, -3, 1.5, "", "é🎉\n", 'a"b', [], [1, "x"], {}, {"k": [None]}]
 
 
