@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import json
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     import numpy as np
+    import pandas as pd
+    import torch
     from transformers import PreTrainedModel
 
-BATCH = 16  # prompts of similar length that run together
+BATCH = 10  # prompts that run together, in one row
 
 
 def label_scores(
@@ -17,7 +20,7 @@ def label_scores(
 ) -> np.ndarray[Any, Any]:
     """The log-probability of each label as the next token: one forward pass, nothing is written.
 
-    What all prompts begin with is read once; its keys and values are shared.
+    What all prompts begin with is read once; its keys and values are shared by all.
 
     Args:
         model: any decoder-only model.
@@ -35,30 +38,33 @@ def label_scores(
     while all(len(ids) > shared + 1 and ids[shared] == prompts[0][shared] for ids in prompts):
         shared += 1
     scores = np.zeros((len(prompts), len(labels)))
-    by_length = sorted(range(len(prompts)), key=lambda place: len(prompts[place]))
     with torch.inference_mode():
-        device = model.device
-        start = torch.tensor([prompts[0][:shared]], device=device)
-        prefix = model(input_ids=start, use_cache=True).past_key_values if shared else None
+        cache = DynamicCache()
+        if shared:
+            model.base_model(_row(model, prompts[0][:shared]), past_key_values=cache)
         for first in range(0, len(prompts), BATCH):
-            places = by_length[first : first + BATCH]
-            rests = [prompts[place][shared:] for place in places]
-            longest = max(map(len, rests))
-            ids = torch.tensor([rest + [0] * (longest - len(rest)) for rest in rests])
-            seen = torch.tensor([[1] * (shared + len(r)) + [0] * (longest - len(r)) for r in rests])
-            cache = DynamicCache()
-            for number, layer in enumerate(prefix.layers if prefix else ()):
-                rows = (len(places), -1, -1, -1)
-                cache.update(layer.keys.expand(rows), layer.values.expand(rows), number)
-            last = torch.tensor([len(rest) - 1 for rest in rests])
+            rests = [ids[shared:] for ids in prompts[first : first + BATCH]]
+            # One row: each prompt sees what all share and itself, not its neighbours.
+            own = torch.block_diag(*(torch.ones(len(rest), len(rest)).tril() for rest in rests))
+            seen = torch.cat([torch.ones(len(own), shared), own], 1).bool()
             hidden = model.base_model(
-                input_ids=ids.to(device),
-                attention_mask=seen.to(device),
-                past_key_values=cache,
-            ).last_hidden_state[torch.arange(len(places)), last]
-            logits = model.get_output_embeddings()(hidden).float().log_softmax(-1)
-            scores[places] = logits[:, list(labels)].cpu().numpy()
+                _row(model, [token for rest in rests for token in rest]),
+                attention_mask=seen[None, None].to(model.device),
+                position_ids=_row(model, [shared + n for rest in rests for n in range(len(rest))]),
+                past_key_values=cache if shared else None,
+            ).last_hidden_state[0]
+            ends = np.cumsum([len(rest) for rest in rests]) - 1
+            logits = model.get_output_embeddings()(hidden[ends]).float().log_softmax(-1)
+            scores[first : first + BATCH] = logits[:, list(labels)].cpu().numpy()
+            cache.crop(-len(own))  # the shared beginning is left
     return scores
+
+
+def _row(model: PreTrainedModel, numbers: list[int]) -> torch.Tensor:
+    """A batch of one, of shape (1, numbers), where the model is."""
+    import torch
+
+    return torch.tensor([numbers], device=model.device)
 
 
 def bootstrap(
@@ -76,3 +82,67 @@ def bootstrap(
     drawn = np.random.default_rng(seed).choice(np.asarray(values, float), (rounds, len(values)))
     low, high = np.quantile(drawn.mean(1), (0.025, 0.975))
     return float(low), float(high)
+
+
+def accuracies(
+    scores: Mapping[str, np.ndarray[Any, Any]], truth: np.ndarray[Any, Any], seed: int
+) -> pd.DataFrame:
+    """How often the highest score is the right label, in percent, with its 95 % interval.
+
+    Args:
+        scores: name of a prompt → scores of shape (items, labels).
+        truth: the right label of each item, as a place among the labels.
+        seed: start of the random numbers.
+
+    Returns:
+        columns value, low and high; a row a prompt.
+    """
+    import pandas as pd
+
+    right = {name: found.argmax(1) == truth for name, found in scores.items()}
+    rows = {name: (hits.mean(), *bootstrap(hits, seed)) for name, hits in right.items()}
+    return 100 * pd.DataFrame(rows, index=["value", "low", "high"]).T
+
+
+def gains(
+    scores: Mapping[str, np.ndarray[Any, Any]],
+    truth: np.ndarray[Any, Any],
+    seed: int,
+    of: str = "zero-shot",
+) -> pd.DataFrame:
+    """What each kind of prompt gains over the plainest one, item by item.
+
+    Args:
+        scores: "form, kind" → scores of shape (items, labels); each form has the kind `of`.
+        truth: as in `accuracies`.
+        seed: start of the random numbers.
+        of: the kind that the others are compared with.
+
+    Returns:
+        columns gain (percentage points, with its 95 % interval, as text) and so ("null result"
+        where the interval holds 0); a row for each prompt of another kind.
+    """
+    import pandas as pd
+
+    rows = {}
+    for name, found in scores.items():
+        form, _, kind = name.rpartition(", ")
+        if kind == of:
+            continue
+        before = (scores[f"{form}, {of}"].argmax(1) == truth).astype(float)
+        change = (found.argmax(1) == truth) - before
+        low, high = (100 * end for end in bootstrap(change, seed))
+        so = "null result" if low <= 0 <= high else "a difference"
+        rows[name] = f"{100 * change.mean():+.0f} ({low:+.0f} to {high:+.0f})", so
+    return pd.DataFrame(rows, index=["gain", "so"]).T
+
+
+def fits(text: str, schema: Mapping[str, Any]) -> bool:
+    """Whether a text is JSON that a JSON schema describes."""
+    import jsonschema
+
+    try:
+        jsonschema.validate(json.loads(text), schema)
+    except (ValueError, jsonschema.ValidationError):
+        return False
+    return True

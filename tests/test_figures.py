@@ -122,23 +122,11 @@ def test_stacked_bars_add_up(draw: Callable[..., Any]) -> None:
     assert per_unit(axes.get_xlabel()) == 1e6
 
 
-def test_grouped_bars(draw: Callable[..., Any]) -> None:
-    table = pd.DataFrame({"a": [10.0, 40], "b": [5.0, 90]}, index=["x", "y"])
-    axes = draw(figures.grouped_bars, table, "share (%)", most=100).axes[0]
-    assert lying(axes) == near([0.1, 0.4, 0.05, 0.9])
-    assert [t.get_text() for t in axes.texts] == ["10", "40", "5", "90"]
-    assert [t.get_text() for t in axes.get_yticklabels()] == ["x", "y"]
-    assert axes.get_xlim()[0] == 0 and 100 <= axes.get_xlim()[1] < 120
-    assert [t.get_text() for t in axes.get_legend().get_texts()] == ["a", "b"]
-
-
 def test_merge_steps(draw: Callable[..., Any]) -> None:
     axes = draw(figures.merge_steps, [["a", "b", "c"], ["ab", "c"], ["abc"]]).axes[0]
     assert [t.get_text() for t in axes.texts] == ["a", "b", "c", "ab", "c", "abc"]
     new = [bar.get_facecolor()[:3] == pytest.approx(to_rgb(figures.ORANGE)) for bar in axes.patches]
     assert new == [False, False, False, True, False, True]
-    named = draw(figures.merge_steps, [["a", "b"], ["ab"]], ["bytes", "1: rank 7"]).axes[0]
-    assert [t.get_text() for t in named.get_yticklabels()] == ["bytes", "1: rank 7"]
 
 
 def test_vocabulary_sizes(draw: Callable[..., Any]) -> None:
@@ -174,6 +162,8 @@ def test_probabilities_are_in_percent(draw: Callable[..., Any]) -> None:
     left, right = draw(figures.logits_and_probabilities, table).axes
     assert lying(left) == near([9.5, 7.0]) and lying(right) == near(share)
     assert [t.get_text() for t in right.get_yticklabels()] == ["a", "·b"]
+    axes = draw(figures.probabilities_and_draws, table).axes[0]
+    assert lying(axes) == near([*share, *drawn])
     axes = draw(figures.distributions, table.drop(columns="logit"), ALT).axes[0]
     assert lying(axes) == near([*share, *drawn])
     steps = pd.DataFrame(
@@ -294,9 +284,7 @@ def test_compare_bars(draw: Callable[..., Any]) -> None:
 
 def test_load_bars(draw: Callable[..., Any]) -> None:
     """Latency and throughput each on its own axis, the p95 as a dot over its bar."""
-    index = pd.MultiIndex.from_product(
-        [["continuous", "static"], [1, 8]], names=["batching", "clients"]
-    )
+    index = pd.MultiIndex.from_product([["step", "static"], [1, 8]], names=["batching", "clients"])
     half, late, speed = [0.2, 0.4, 0.3, 0.9], [0.25, 0.6, 0.5, 1.5], [80.0, 300, 70, 200]
     table = pd.DataFrame(
         {"latency_ms": [1e3 * s for s in half], "p95_ms": [1e3 * s for s in late],
@@ -331,31 +319,37 @@ def test_attention_is_in_percent(draw: Callable[..., Any]) -> None:
 
 
 def test_intervals_reach_from_low_to_high(draw: Callable[..., Any]) -> None:
-    share = {"value": [0.5, 0.7], "low": [0.4, 0.65], "high": [0.55, 0.8]}
-    table = 100 * pd.DataFrame(share, index=["zero-shot", "few-shot"])
-    (axes,) = draw(figures.intervals, table, "accuracy (%)", ALT, chance=25).axes
+    shares = {
+        "first": {"value": [0.5, 0.7], "low": [0.4, 0.65], "high": [0.55, 0.8]},
+        "second": {"value": [0.2, 0.3], "low": [0.1, 0.2], "high": [0.25, 0.6]},
+    }
+    kinds = ["zero-shot", "few-shot"]
+    tables = {name: 100 * pd.DataFrame(share, index=kinds) for name, share in shares.items()}
+    (axes,) = draw(figures.intervals, tables, "accuracy (%)", ALT, chance=25).axes
     unit = per_unit(axes.get_xlabel())
-    points, _, (reach,) = axes.containers[0]
-    assert points.get_xdata() * unit == pytest.approx(share["value"])
-    ends = np.array([line[:, 0] for line in reach.get_segments()]) * unit
-    assert ends[:, 0] == pytest.approx(share["low"])
-    assert ends[:, 1] == pytest.approx(share["high"])
+    assert [c.get_label() for c in axes.containers] == ["first", "second"]
+    for drawn, share in zip(axes.containers, shares.values(), strict=True):
+        points, _, (reach,) = drawn
+        assert points.get_xdata() * unit == pytest.approx(share["value"])
+        assert np.round(np.asarray(points.get_ydata(), float)) == pytest.approx([0, 1]), "beside their names"
+        ends = np.array([line[:, 0] for line in reach.get_segments()]) * unit
+        assert ends[:, 0] == pytest.approx(share["low"])
+        assert ends[:, 1] == pytest.approx(share["high"])
+    first, second = (drawn[0].get_ydata() for drawn in axes.containers)
+    assert not set(first) & set(second), "no table hides another"
     guessing = next(line for line in axes.lines if line.get_label() == "guessing")
     assert guessing.get_xdata()[0] * unit == pytest.approx(0.25)
 
 
 def test_calibration_sets_accuracy_over_confidence(draw: Callable[..., Any]) -> None:
-    confidence, accuracy, items = [0.3, 0.9], [0.2, 0.6], [5, 20]
-    table = pd.DataFrame(
-        {"confidence": [100 * c for c in confidence], "accuracy": [100 * a for a in accuracy],
-         "items": items}
-    )  # fmt: skip
-    (axes,) = draw(figures.calibration, table, ALT).axes
+    confidence, right = [30, 34, 90, 92, 94, 96, 98, 100], [0, 100, 0, 0, 100, 100, 100, 100]
+    judged = pd.DataFrame({"confidence": confidence, "right": right})
+    (axes,) = draw(figures.calibration, judged, ALT).axes
     drawn = np.asarray(axes.collections[0].get_offsets())
-    assert drawn[:, 0] * per_unit(axes.get_xlabel()) == pytest.approx(confidence)
-    assert drawn[:, 1] * per_unit(axes.get_ylabel()) == pytest.approx(accuracy)
+    assert drawn[:, 0] * per_unit(axes.get_xlabel()) == pytest.approx([0.32, 0.95])
+    assert drawn[:, 1] * per_unit(axes.get_ylabel()) == pytest.approx([0.5, 4 / 6])
     few, many = axes.collections[0].get_sizes()
-    assert many / few == pytest.approx(items[1] / items[0]), "areas count the items"
+    assert many / few == pytest.approx(3), "areas count the items"
 
 
 def test_a_strip_says_each_tokens_probability() -> None:
@@ -407,7 +401,6 @@ def test_every_figure_draws_any_text_without_a_warning(draw: Callable[..., Any],
         drawn = [
             draw(figures.bar_list, [text, "b"], [1, 2], "size (MB)"),
             draw(figures.stacked_bars, frame, "size (MB)", ALT, points=series),
-            draw(figures.grouped_bars, frame, "x"),
             draw(figures.line_figure, frame.assign(b=1.0).reset_index(drop=True), "x", "y", ALT),
             draw(figures.merge_steps, [[text, "b"]]),
             draw(figures.padding_grid, [[text, "b"]], [[1, 1]]),

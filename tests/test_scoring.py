@@ -8,7 +8,7 @@ import torch
 
 import helpers
 from classroom.widgets import TokenSteering
-from helpers.scoring import bootstrap, label_scores
+from helpers.scoring import accuracies, bootstrap, fits, gains, label_scores
 
 
 @pytest.fixture(scope="module")
@@ -44,6 +44,32 @@ def test_the_interval_holds_the_mean_and_narrows_with_more_items() -> None:
     assert bootstrap([1, 0] * 10, seed=1) == few
     # The normal approximation: 1.96 standard errors on either side.
     assert many[1] - many[0] == pytest.approx(2 * 1.96 * 0.5 / 2000**0.5, rel=0.1)
+
+
+def test_accuracies_and_gains_count_the_same_items() -> None:
+    """Ten items, two labels: six right, then eight, then the same six."""
+    truth = np.array([0, 1] * 5)
+
+    def told(right: int) -> np.ndarray:
+        answer = np.where(np.arange(10) < right, truth, 1 - truth)
+        return np.eye(2)[answer]
+
+    scores = {"a, zero-shot": told(6), "a, few-shot": told(8), "a, context": told(6)}
+    found = accuracies(scores, truth, seed=1)
+    assert found["value"].tolist() == pytest.approx([60, 80, 60])
+    assert ((found["low"] < found["value"]) & (found["value"] < found["high"])).all()
+    gained = gains(scores, truth, seed=1)
+    assert list(gained.index) == ["a, few-shot", "a, context"]
+    assert gained["gain"].tolist() == ["+20 (+0 to +50)", "+0 (+0 to +0)"]
+    assert set(gained["so"]) == {"null result"}
+    sure = gains({"a, zero-shot": told(0), "a, few-shot": told(10)}, truth, seed=1)
+    assert sure["so"].tolist() == ["a difference"]
+
+
+def test_json_fits_its_schema_or_not() -> None:
+    schema = {"type": "object", "required": ["a"]}
+    assert fits('{"a": 1}', schema)
+    assert not any(fits(text, schema) for text in ("{}", '{"a": 1', "", "[]"))
 
 
 def test_tokens_are_banned_boosted_and_forced(generator: helpers.TextGenerator) -> None:

@@ -2,52 +2,70 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from classroom.figures.style import BLUE, ORANGE, label, new_figure, show
+from classroom.figures.style import BLUE, COLOURS, ORANGE, label, new_figure, show
 from system.markup import attribute, safe, visible
 
 if TYPE_CHECKING:
     import pandas as pd
     from IPython.display import HTML
 
+BINS = (0, 40, 60, 80, 100)  # of confidence, in percent
 
-def intervals(table: pd.DataFrame, x_label: str, alt: str, chance: float | None = None) -> HTML:
-    """A point with its interval a row.
+
+def intervals(
+    tables: Mapping[str, pd.DataFrame], x_label: str, alt: str, chance: float | None = None
+) -> HTML:
+    """A point with its interval a row, a colour a table.
 
     Args:
-        table: columns value, low and high; the index names the rows.
+        tables: name → table with columns value, low and high; the same index names the rows.
         x_label: with its unit.
         alt: what the figure shows.
         chance: a dashed line at the value of mere guessing.
     """
-    figure, (axes,) = new_figure(height=1.0 + 0.4 * len(table))
-    rows = range(len(table))
-    reach = [table["value"] - table["low"], table["high"] - table["value"]]
-    axes.errorbar(table["value"], rows, xerr=reach, fmt="o", color=BLUE, capsize=4)
+    index = list(next(iter(tables.values())).index)
+    figure, (axes,) = new_figure(height=1.2 + 0.42 * len(index))
+    for number, (name, table) in enumerate(tables.items()):
+        shift = 0.3 * (number - (len(tables) - 1) / 2)
+        reach = [table["value"] - table["low"], table["high"] - table["value"]]
+        rows = [row + shift for row in range(len(index))]
+        axes.errorbar(
+            table["value"], rows, xerr=reach, fmt="o", color=COLOURS[number % len(COLOURS)],
+            capsize=4, label=label(name),
+        )  # fmt: skip
     if chance is not None:
-        axes.axvline(chance, color=ORANGE, linestyle="--", label="guessing")
-        axes.legend()
-    axes.set_yticks(rows, [label(name) for name in table.index])
+        axes.axvline(chance, color="black", linestyle="--", label="guessing")
+    axes.set_yticks(range(len(index)), [label(name) for name in index])
     axes.invert_yaxis()
     axes.set_xlim(0, 100)
     axes.set_xlabel(x_label)
+    axes.grid(True, axis="x")
+    axes.grid(False, axis="y")
+    figure.legend(loc="outside lower center", ncols=3)
     return show(figure, alt)
 
 
-def calibration(table: pd.DataFrame, alt: str) -> HTML:
+def calibration(judged: pd.DataFrame, alt: str, edges: Sequence[float] = BINS) -> HTML:
     """Accuracy over confidence; where the model knows how sure it is, points lie on the line.
 
     Args:
-        table: columns confidence (%), accuracy (%) and items; one row a bin.
+        judged: columns confidence (%) and right (100 or 0); a row an answer.
         alt: what the figure shows.
+        edges: where the bins of confidence begin and end (%); the points are the means of
+            what is in a bin, their areas count it.
     """
+    import pandas as pd
+
+    bins = judged.groupby(pd.cut(judged["confidence"], list(edges)), observed=True)
+    means, sizes = bins[["confidence", "right"]].mean(), bins.size()
     figure, (axes,) = new_figure(width=5.0, height=3.4)
     axes.plot([0, 100], [0, 100], "--", color=ORANGE, label="confidence = accuracy")
-    axes.plot(table["confidence"], table["accuracy"], "-", color=BLUE)
-    sizes = [6.0 * items for items in table["items"]]
-    axes.scatter(table["confidence"], table["accuracy"], s=sizes, color=BLUE, alpha=0.7)
+    axes.plot(means["confidence"], means["right"], "-", color=BLUE)
+    areas = [6.0 * items for items in sizes]
+    axes.scatter(means["confidence"], means["right"], s=areas, color=BLUE, alpha=0.7)
     axes.set(xlabel="mean confidence (%)", ylabel="accuracy (%)", xlim=(0, 100), ylim=(0, 105))
     axes.legend(loc="upper left")
     return show(figure, alt)

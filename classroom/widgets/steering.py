@@ -39,12 +39,22 @@ class TokenSteering(widgets.VBox):
         text: the greedy text, or what is wrong, as HTML.
     """
 
-    def __init__(self, generator: TextGenerator, prompt: str, max_new_tokens: int = 16) -> None:
+    def __init__(
+        self, generator: TextGenerator, prompt: str, max_new_tokens: int = 16, boost: str = ""
+    ) -> None:
+        """Draw the fields and the first text.
+
+        Args:
+            generator: a loaded model.
+            prompt: the text to go on from, to begin with.
+            max_new_tokens: length of the text.
+            boost: words that are boosted from the start, so that the slider does something.
+        """
         self.generator, self.max_new_tokens = generator, max_new_tokens
         wide = {"layout": flexible("220px")}
         self.prompt = widgets.Text(prompt, description="prompt", **wide)
         self.ban = widgets.Text("", description="ban", placeholder="words, commas", **wide)
-        self.boost = widgets.Text("", description="boost", placeholder="words, commas", **wide)
+        self.boost = widgets.Text(boost, description="boost", placeholder="words, commas", **wide)
         self.strength = widgets.FloatSlider(
             5.0, min=0, max=20, step=0.5, description="by", continuous_update=False, **wide
         )
