@@ -189,8 +189,10 @@ NARROWER: dict[Any, list[dict[str, Any]]] = {
     "time": [{"pattern": "^.{6}[0-5]"}],
     "hostname": [{"maxLength": 253}],
 }
-_ONE = ("additionalProperties", "contains", "else", "if", "items", "not", "then")
-_ONE += ("propertyNames", "unevaluatedItems", "unevaluatedProperties")
+_ONE = (
+    "additionalProperties", "contains", "else", "if", "items", "not", "propertyNames", "then",
+    "unevaluatedItems", "unevaluatedProperties",
+)  # fmt: skip
 _LISTS = ("allOf", "anyOf", "oneOf", "prefixItems", "items")
 _NAMED = ("$defs", "definitions", "dependentSchemas", "patternProperties", "properties")
 
