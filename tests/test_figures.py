@@ -331,7 +331,8 @@ def test_intervals_reach_from_low_to_high(draw: Callable[..., Any]) -> None:
     for drawn, share in zip(axes.containers, shares.values(), strict=True):
         points, _, (reach,) = drawn
         assert points.get_xdata() * unit == pytest.approx(share["value"])
-        assert np.round(np.asarray(points.get_ydata(), float)) == pytest.approx([0, 1]), "beside their names"
+        rows = np.round(np.asarray(points.get_ydata(), float))
+        assert rows == pytest.approx([0, 1]), "beside their names"
         ends = np.array([line[:, 0] for line in reach.get_segments()]) * unit
         assert ends[:, 0] == pytest.approx(share["low"])
         assert ends[:, 1] == pytest.approx(share["high"])
