@@ -162,8 +162,6 @@ def test_probabilities_are_in_percent(draw: Callable[..., Any]) -> None:
     left, right = draw(figures.logits_and_probabilities, table).axes
     assert lying(left) == near([9.5, 7.0]) and lying(right) == near(share)
     assert [t.get_text() for t in right.get_yticklabels()] == ["a", "·b"]
-    axes = draw(figures.probabilities_and_draws, table).axes[0]
-    assert lying(axes) == near([*share, *drawn])
     axes = draw(figures.distributions, table.drop(columns="logit"), ALT).axes[0]
     assert lying(axes) == near([*share, *drawn])
     steps = pd.DataFrame(

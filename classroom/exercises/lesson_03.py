@@ -1,8 +1,9 @@
-"""Exercises of lesson 03: a cut by hand, temperature without logits, tokens that top-p leaves."""
+"""Exercises of lesson 03: a cut by hand, temperature without logits, top-p's tail, a choice."""
 
 from __future__ import annotations
 
 import math
+from functools import cache
 from typing import Any
 
 from classroom.exercises import checks, reference
@@ -12,6 +13,13 @@ from classroom.exercises.recap import Recap, RecapQuestion
 
 SHARES, CUT = (50, 20, 15, 10, 5), 80  # percent
 PROMPT, TEMPERATURE, TOP_P = "Machine learning is", 1.5, 0.9
+JOBS = ("extract", "answer", "story")
+CHOICES = ("temperature", "top_k", "top_p", "repetition_penalty", "no_repeat_ngram_size")
+PENALTIES = CHOICES[3:]
+# What must come next stands in the prompt, so a penalty that spoils copying shows here.
+COPY = "Living in the United States and working in the United"
+COPIED, LEAST_RIGHT = 6, 0.95  # tokens of a number, and how often all must come right
+STORY, STORY_TOKENS, SEEDS = "Once upon a time", 12, range(8)
 
 
 def _expect(name: str, *given: Any) -> None:
@@ -168,6 +176,85 @@ def _check_left(answer: Any) -> str:
     )
 
 
+def _copied(choice: dict[str, Any]) -> float:
+    """How often a number of `COPIED` tokens would be copied right with these parameters."""
+    before, after = reference.generator().next_token_distributions(COPY, **choice)
+    return float(after[before.argmax()]) ** COPIED
+
+
+@cache
+def _stories(choice: tuple[tuple[str, Any], ...]) -> tuple[tuple[int, ...], ...]:
+    """The token ids of one story a seed."""
+    write = reference.generator().generate
+    texts = (write(STORY, max_new_tokens=STORY_TOKENS, seed=s, **dict(choice)) for s in SEEDS)
+    return tuple(tuple(text.new_ids[0]) for text in texts)
+
+
+def _parameters(job: str, given: Any) -> dict[str, Any]:
+    """One job's parameters, or `Wrong`."""
+    from helpers.settings import GenerationSettings
+
+    if not isinstance(given, dict):
+        raise checks.Wrong(f'`{job}`: give a dictionary of parameters, as `{{"temperature": 0}}`.')
+    if others := sorted(set(given) - set(CHOICES)):
+        raise checks.Wrong(f"`{job}`: {others[0]!r} is not to be chosen here, only {CHOICES}.")
+    try:
+        GenerationSettings(**given)
+    except ValueError as error:
+        raise checks.Wrong(f"`{job}`: {error}.") from None
+    return given
+
+
+def _check_facts(job: str, choice: dict[str, Any]) -> None:
+    """A number must be copied, a fact taken; both want the most probable token."""
+    plain = {name: value for name, value in choice.items() if name not in PENALTIES}
+    if _copied(plain) < LEAST_RIGHT:
+        raise checks.Wrong(
+            f"`{job}`: with this heat, {COPIED} sure tokens in a row come right in only "
+            f"{_copied(plain):.0%} of the tries. There is one right answer: take the best token."
+        )
+    if job == "extract" and _copied(choice) < LEAST_RIGHT:
+        raise checks.Wrong(
+            f"`extract`: the number stands in the prompt, and the penalty forbids to repeat it: "
+            f"copied right in {_copied(choice):.0%} of the tries. Leave penalties out."
+        )
+
+
+def _check_choice(answer: Any) -> str:
+    choice, first = answer
+    if not isinstance(choice, dict) or set(choice) != set(JOBS):
+        raise checks.Wrong(f"`choice` is a dictionary with the jobs {', '.join(JOBS)}.")
+    for job in JOBS:
+        _parameters(job, choice[job])
+    for job in JOBS[:2]:
+        _check_facts(job, choice[job])
+    stories = _stories(tuple(sorted(choice["story"].items())))
+    if len(set(stories)) < len(stories):
+        raise checks.Wrong(
+            f"`story`: {len(stories)} tries gave {len(set(stories))} different stories. All must "
+            "differ: sample, with more heat."
+        )
+    after = reference.generator().next_token_distributions(STORY, **choice["story"])[1]
+    if bool((after > 0).all()):
+        raise checks.Wrong(
+            "`story`: every token of the vocabulary can be drawn, nonsense too. Cut off the tail "
+            "with top-k or top-p."
+        )
+    right = len({ids[0] for ids in stories})
+    mistakes = [
+        (len(stories), "That is how many stories differ. Count their different *first tokens*."),
+        (
+            len({i for ids in stories for i in ids}),
+            "That counts all their tokens. Take the first of each story: `new_ids[0][0]`.",
+        ),
+    ]
+    checks.expect(checks.whole(first, "tokens"), right, "tokens", mistakes, tolerance=0)
+    return (
+        f"Facts take the best token and copy freely; stories begin in {right} ways. A number "
+        "defends the choice, not a feeling."
+    )
+
+
 questions = (
     Question(
         id="03.1",
@@ -231,6 +318,36 @@ questions = (
         why="Temperature acts first. It moves probability from the favourites to the tail, so "
         "many more tokens are needed to reach the same share.",
     ),
+    Question(
+        id="03.4",
+        task="*Choose, and defend with a number.* For each job of section 6 give the parameters "
+        'that you would ship, as in `{"temperature": 0}`. Stories must all differ, and must not '
+        f"draw from the whole tail. Then count: with yours, `course-gpt-4m` continues `{STORY}` "
+        "with the seeds 0 to 7. How many different **first tokens** do the eight stories have?",
+        start='choice = {"extract": ..., "answer": ..., "story": ...}\n'
+        "first = ...  # different first tokens: code that counts",
+        check_answer=_check_choice,
+        ask="choice, first",
+        hints=(
+            "Look at the scores of section 6: which strategy is best at each task?",
+            "Extracting copies from the prompt. What does a repetition penalty do to that?",
+            f'`generator.generate("{STORY}", max_new_tokens={STORY_TOKENS}, seed=0, …)` writes '
+            "one story; `.new_ids[0][0]` is its first token. A set counts different ones.",
+        ),
+        code='generator = helpers.load("course-gpt-4m")\n'
+        "choice = {\n"
+        '    "extract": {"temperature": 0},\n'
+        '    "answer": {"temperature": 0},\n'
+        '    "story": {"temperature": 0.8, "top_p": 0.9},\n'
+        "}\n"
+        "begun = set()\n"
+        f"for seed in range({len(SEEDS)}):\n"
+        f'    story = generator.generate("{STORY}", seed=seed, **choice["story"])\n'
+        "    begun.add(story.new_ids[0][0])\n"
+        "first = len(begun)",
+        why="Where one answer is right, chance can only spoil it, and a penalty forbids the copy. "
+        "Where many are right, chance makes them differ, and a cut keeps nonsense out.",
+    ),
 )
 
 recap = Recap(
@@ -238,11 +355,11 @@ recap = Recap(
     (
         RecapQuestion(
             'A client wants "deterministic, so temperature 0.1". What do you say?',
-            ("Right, 0.1 gives one text", "Take temperature 0, or a fixed seed",
+            ("Right, 0.1 gives one text", "Take temperature 0, and test it on your server",
              "Take top-p 0.1 as well"),
             1,
             "At 0.1 other tokens still have a chance, and over many requests it is taken. Greedy "
-            "or a fixed seed repeats a text.",
+            "repeats a text on one machine; on GPUs the batch can still change it.",
         ),
         RecapQuestion(
             "Why does top-p adapt, and top-k not?",

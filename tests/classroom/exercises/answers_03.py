@@ -3,6 +3,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 
+import numpy as np
 import torch
 from transformers import TopPLogitsWarper
 
@@ -47,6 +48,22 @@ def sorted_count(temperature: float = lesson_03.TEMPERATURE, top_p: float = less
 
 def vocabulary() -> int:
     return len(reference.tokenizer())
+
+
+GREEDY = {"temperature": 0}
+TOLD = {"temperature": 0.8, "top_p": 0.9}
+
+
+def chosen(**jobs: object) -> dict[str, object]:
+    """A good choice, but for what is given."""
+    return {"extract": GREEDY, "answer": GREEDY, "story": TOLD} | jobs
+
+
+def begun(length: int = 1, **story: float) -> int:
+    """Different tokens among the first ones of eight stories."""
+    write = reference.generator().generate
+    texts = (write("Once upon a time", max_new_tokens=12, seed=n, **story) for n in range(8))
+    return len({token for text in texts for token in text.new_ids[0][:length]})
 
 
 CASES = (
@@ -113,6 +130,39 @@ CASES = (
             (lambda: (10**6, sorted_count()), "prediction must lie"),
             (lambda: (100, f"{sorted_count()} tokens"), "is text"),
             (lambda: (sorted_count(),), "2 values"),
+        ),
+    ),
+    Case(
+        "03.4",
+        right=(
+            lambda: (chosen(), begun(**TOLD)),
+            lambda: (chosen(story={"top_k": 40}), begun(top_k=40)),
+            lambda: (
+                chosen(extract={"temperature": 0.2, "top_p": 0.9}, answer={"top_k": 1}),
+                np.int64(begun(**TOLD)),
+            ),
+            lambda: (
+                chosen(answer=GREEDY | {"repetition_penalty": 1.3}),
+                begun(**TOLD),
+            ),
+        ),
+        wrong=(
+            (lambda: (chosen(extract={"temperature": 1.1, "top_k": 0}), 8), "one right answer"),
+            (lambda: (chosen(answer={"temperature": 1.1, "top_k": 0}), 8), "`answer`: with this"),
+            (
+                lambda: (chosen(extract=GREEDY | {"repetition_penalty": 1.3}), 8),
+                "stands in the prompt",
+            ),
+            (lambda: (chosen(extract=GREEDY | {"no_repeat_ngram_size": 3}), 8), "Leave penalties"),
+            (lambda: (chosen(story=GREEDY), 1), "gave 1 different stories"),
+            (lambda: (chosen(story={"temperature": 1.5, "top_k": 0}), 8), "Cut off the tail"),
+            (lambda: (chosen(), begun(12, **TOLD)), "counts all their tokens"),
+            (lambda: (chosen(), begun(**TOLD) + 1), "off by one"),
+            (lambda: (chosen(story="creative"), 8), "give a dictionary"),
+            (lambda: (chosen(story={"seed": 3}), 8), "not to be chosen here"),
+            (lambda: (chosen(story={"temperature": 3}), 8), "`story`: temperature=3"),
+            (lambda: ({"story": TOLD}, 8), "dictionary with the jobs"),
+            (lambda: (chosen(),), "2 values"),
         ),
     ),
 )
