@@ -155,6 +155,13 @@ def test_a_stream_hears_each_piece_once(tokenizer: PreTrainedTokenizerBase) -> N
     pieces = [tokenizer.decode([token]) for token in ids]
     heard = [Update(0, pieces[0], 1), Update(0, pieces[1], 2), Update(0, pieces[2], 3, "length")]
     assert news(row.job) == heard
+    quiet = writing(tokenizer)
+    for token in ids:
+        quiet.accept(token, None)
+    quiet.report()
+    assert news(quiet.job) == [Update(0, "".join(pieces), 3, "length")], "all of it at once"
+    quiet.end("cancelled")
+    assert quiet.error == ""
     waiting = job_of(2, 2).sequences[1]
     waiting.end("timeout", "why")
     waiting.report()
@@ -237,6 +244,9 @@ def test_a_text_without_the_form_asked_for_raises_its_guides_problem(
     row.report()
     with pytest.raises(ParameterError, match="schema"):
         heard(row.job)
+    row.end("cancelled")
+    row.report()
+    assert [update.finish_reason for update in heard(row.job) if update] == ["cancelled"]
 
 
 def test_an_engine_that_hangs_is_given_up_after_the_time_limit_and_some_grace(
