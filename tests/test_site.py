@@ -20,9 +20,10 @@ from tests.conftest import ROOT
 
 pytestmark = pytest.mark.slow
 LESSONS = course.written()
-READ = [  # a lesson with sliders, figures, tables and a traceback, and the other kinds of page
+READ = [  # lessons with sliders, figures, tables, a traceback, coloured tokens; other kinds of page
     "index.html",
     "notebooks/03_parameter_sliders.html",
+    "notebooks/01_tokenization.html",
     "notebooks/glossary.html",
     "reference/api.html",
     "reference/helpers.generator.html",
