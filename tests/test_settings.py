@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from pydantic import ValidationError, create_model
+from pydantic import ConfigDict, ValidationError, create_model
 
 from helpers.fields import PROMPT, Range, number, stop_strings, token_biases
 from helpers.settings import (
@@ -242,6 +242,10 @@ def test_the_first_mistake_in_a_request_is_told() -> None:
         error = parameter_error(caught.value, request)
         assert isinstance(error, ParameterError)
         assert (error.parameter, error.value, error.allowed) == (name, value, words)
+    closed = create_model("Closed", __config__=ConfigDict(extra="forbid"), prompt=(str, "a"))
+    with pytest.raises(ValidationError) as caught:
+        closed(heat=1)
+    assert "one of the known parameters: prompt" in str(parameter_error(caught.value, closed))
 
 
 def test_from_openai() -> None:
