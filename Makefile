@@ -51,8 +51,8 @@ outputs: ready-dev ## run the notebooks and store their outputs (LESSONS="01 03"
 solutions: ready-dev ## write the notebooks of solutions (LESSONS="01 03" for some)
 	@$(PY) tools/solutions.py $(LESSONS)
 
-new-lesson: ready-dev ## make the frame of a lesson (NUMBER=07 SLUG=prompts TITLE="Prompts")
-	@$(if $(and $(NUMBER),$(SLUG)),,echo "Name it: make new-lesson NUMBER=07 SLUG=prompts" >&2; exit 2;) \
+new-lesson: ready-dev ## make the frame of a lesson (NUMBER=11 SLUG=evaluation TITLE="Evaluation")
+	@$(if $(and $(NUMBER),$(SLUG)),,echo "Name it: make new-lesson NUMBER=11 SLUG=evaluation" >&2; exit 2;) \
 	$(PY) tools/new_lesson.py "$(NUMBER)" "$(SLUG)" "$(TITLE)"
 
 sync: ready-dev ## carry notebooks/course.toml into notebooks, README and guide

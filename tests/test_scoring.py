@@ -1,4 +1,4 @@
-"""helpers.scoring: labels compared by one forward pass, and the interval of a mean."""
+"""classroom.scoring: labels compared by one forward pass, and the interval of a mean."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ import pytest
 import torch
 
 import helpers
+from classroom.scoring import accuracies, bootstrap, fits, gains, label_scores
 from classroom.widgets import TokenSteering
-from helpers.scoring import accuracies, bootstrap, fits, gains, label_scores
 
 
 @pytest.fixture(scope="module")

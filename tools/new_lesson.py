@@ -1,6 +1,6 @@
 """Make the frame of a lesson that passes its tests, to be filled (`make new-lesson`).
 
-    python tools/new_lesson.py 07 prompts "Prompts and token-level control"
+    python tools/new_lesson.py 11 evaluation "Evaluation"
 
 Written from tools/frame/ are the notebook, its questions in classroom/exercises/ and the answers
 that tests try; course.toml lists the lesson. Then everything that stands in other files is

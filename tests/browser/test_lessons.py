@@ -86,7 +86,7 @@ def lesson(request: pytest.FixtureRequest, lab: Lab, browser: Any, pictures: Pat
 
 
 # Minutes of measuring, and nothing that a page must do: nbval and papermill run these each time.
-LONG = {"01_tokenization", "04_resource_monitoring", "05_model_comparison"}
+LONG = {"01_tokenization", "04_resource_monitoring", "05_model_comparison", "07_prompts"}
 each_lesson = pytest.mark.parametrize(
     "lesson",
     [pytest.param(name, marks=[pytest.mark.soak] * (name in LONG)) for name in NAMES],

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import torch
@@ -51,7 +52,7 @@ def vocabulary() -> int:
 
 
 GREEDY = {"temperature": 0}
-TOLD = {"temperature": 0.8, "top_p": 0.9}
+TOLD: dict[str, Any] = {"temperature": 0.8, "top_p": 0.9}
 
 
 def chosen(**jobs: object) -> dict[str, object]:
@@ -59,7 +60,7 @@ def chosen(**jobs: object) -> dict[str, object]:
     return {"extract": GREEDY, "answer": GREEDY, "story": TOLD} | jobs
 
 
-def begun(length: int = 1, **story: float) -> int:
+def begun(length: int = 1, **story: Any) -> int:
     """Different tokens among the first ones of eight stories."""
     write = reference.generator().generate
     texts = (write("Once upon a time", max_new_tokens=12, seed=n, **story) for n in range(8))

@@ -141,7 +141,7 @@ questions = (
         ),
         code='generator = helpers.load("course-gpt-4m")\n'
         "pieces = [generator.decode([i]) for i in range(generator.vocabulary)]\n"
-        f"texts = {list(ALLOWED)}\n"
+        'texts = ["yes", "no", "not sure"]\n'
         "guess = 3\n"
         "measured = sum(any(t.startswith(p) for t in texts) for p in pieces if p)",
         why="Each token that is a beginning of an allowed text stays: words, parts, letters.",
