@@ -31,15 +31,15 @@ READ = [  # lessons with sliders, figures, tables, a traceback, coloured tokens;
 RULES = {"runOnly": ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa"], "resultTypes": ["violations"]}
 # axe-core looks at every element, a lesson's code has thousands: of each kind three stay.
 THIN = """() => {
-  const kinds = new Map();
+  const kinds = new Map(), more = [];
   for (const one of document.querySelectorAll("article *, nav li")) {
-    if (!one.isConnected) continue;
     let kind = "";
     for (let at = one; at; at = at.parentElement) kind += at.tagName + "." + at.className + " ";
-    const count = (kinds.get(kind) || 0) + 1;
-    kinds.set(kind, count);
-    if (count > 3) one.remove();
+    kinds.set(kind, (kinds.get(kind) || 0) + 1);
+    if (kinds.get(kind) > 3) more.push(one);
   }
+  for (const one of more.reverse())
+    if (!one.childElementCount && !["DT", "DD"].includes(one.tagName)) one.remove();
 }"""
 # What a page does not show: it ends right of the window, and nothing lets the reader scroll there.
 LOST = """() => [...document.querySelectorAll("article *")].filter(one => {
