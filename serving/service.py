@@ -1,7 +1,6 @@
 """The service behind the routes: loads the model once, checks requests, hands them to the engine.
 
-Importing this module is quick: torch and transformers are imported by the loading
-thread, while the port already answers /health and /live.
+Importing this module is quick: the loading thread imports torch, while the port answers already.
 """
 
 from __future__ import annotations
