@@ -66,7 +66,7 @@ FAULTS = {
         "helpers/memory.py",
         "return 2 * of.layers * of.kv_heads * of.head_size",
         "return of.layers * of.kv_heads * of.head_size",
-        ['monitor.phase("load")', "the formula is exact"],
+        ['monitor.phase("load")', "bytes computed"],
     ),
     "nats taken for bits": (
         "05",

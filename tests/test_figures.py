@@ -230,6 +230,15 @@ def test_latency_spread(draw: Callable[..., Any]) -> None:
     assert names == ["one call", "median of the later calls", "their 95th percentile"]
 
 
+def test_grouped_bars(draw: Callable[..., Any]) -> None:
+    table = pd.DataFrame({"ours": [10.0, 30.0], "theirs": [20.0, 40.0]}, index=["English", "Thai"])
+    axes = draw(figures.grouped_bars, table, "tokens of one message", 50).axes[0]
+    assert lying(axes) == near([10, 30, 20, 40])
+    assert [t.get_text() for t in axes.get_yticklabels()] == ["English", "Thai"]
+    assert axes.get_xlim() == (0, pytest.approx(54))
+    assert [t.get_text() for t in axes.get_legend().get_texts()] == ["ours", "theirs"]
+
+
 def test_size_lines(draw: Callable[..., Any]) -> None:
     held = {"fp32": [28e9, 0.5e9], "int4": [3.5e9, 0.07e9]}  # bytes
     table = pd.DataFrame(

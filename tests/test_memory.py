@@ -157,7 +157,7 @@ def test_estimate_by_hand():
     plain = memory.estimate(TINY, 10, 20)
     assert plain == memory.MemoryEstimate(4.0, 0.00384, 0.01648, 0.0, 4.0)
     assert memory.estimate(TINY, 10, 20, stored="fp32") == plain
-    loaded = memory.estimate(TINY, 10, 20, 3, precision="int8", stored="fp32", framework=7.0)
+    loaded = memory.estimate(TINY, 10, 20, 3, precision="int8", stored="fp32", runtime=7.0)
     assert loaded == memory.MemoryEstimate(1.0, 0.00576, 0.02832, 7.0, 5.0)
     assert loaded.peak_mb == 12.0 and plain.peak_mb == plain.running_mb == pytest.approx(4.02032)
     assert memory.estimate(TINY, 1, 63) and memory.estimate(TINY, 63, 1)

@@ -15,6 +15,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup, escape
 from nbformat import NotebookNode
 
+from classroom.records import RECORD_TYPE
 from classroom.report import compare, figures
 from classroom.report.model import REPORT_FILE, Cell, Report, Run, Value, label
 from classroom.report.parameters import combinations
@@ -132,6 +133,8 @@ def lesson_page(notebook: NotebookNode, run: Run, pages: set[str]) -> str:
             cell.source = _LESSON_LINK.sub(
                 lambda link: _page_link(link, suffix, pages), cell.source
             )
+        elif cell.cell_type == "code":  # records are data: nothing to draw
+            cell.outputs = [o for o in cell.outputs if set(o.get("data", {})) != {RECORD_TYPE}]
     exporter = HTMLExporter(
         raw_template=(TEMPLATES / "lesson.html.j2").read_text(encoding="utf-8"), embed_images=True
     )

@@ -290,7 +290,7 @@ def test_no_proxy_stands_before_this_machine(
         assert client.wait_until_ready(30)["status"] == "healthy"
     assert run(Load(server.url, requests=1)).summary()["errors"] == {}
     lines = lines_that_connect()
-    assert len(lines) == 8 and sum("Client(" in line for line in lines) == 5
+    assert len(lines) == 9 and sum("Client(" in line for line in lines) == 5
     names: dict[str, Any] = {"httpx": httpx, "openai": openai, "server": server}
     names |= {"Client": Client, "url": server.url, "exercise": server}  # of the exercises
     for line in lines:
