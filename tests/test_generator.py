@@ -700,6 +700,7 @@ def under_a_limit(
     )
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="needs RLIMIT_AS of Linux")
 def test_shorter_retry_is_said_aloud() -> None:
     """64 tokens of 1024 texts take 128 MiB; 32 tokens half of it."""
@@ -716,6 +717,7 @@ def test_shorter_retry_is_said_aloud() -> None:
     assert f"TOKENS {{{64 >> retries}}} 64" in child.stdout
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="needs RLIMIT_AS of Linux")
 def test_nothing_fits() -> None:
     """400² × 128 heads × 4 bytes = 78 MiB for the attention of one prompt alone."""

@@ -61,6 +61,7 @@ def test_every_public_name_is_there_and_others_are_not() -> None:
         _ = helpers.nonsense
 
 
+@pytest.mark.slow
 def test_threads_are_configured_before_torch() -> None:
     code = (
         "import helpers, system.machine, os, json; before = dict(os.environ); import torch\n"
@@ -79,6 +80,7 @@ def test_what_the_user_set_about_threads_stays() -> None:
     assert python(code, OMP_WAIT_POLICY="active", OMP_NUM_THREADS="1").split() == ["active", "1"]
 
 
+@pytest.mark.slow
 def test_threads_when_torch_was_there_first() -> None:
     code = "import torch; torch.set_num_threads(7); import helpers; print(torch.get_num_threads())"
     assert python(code, OMP_NUM_THREADS="2").strip() == "2"

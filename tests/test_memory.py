@@ -222,6 +222,7 @@ def test_other_families_and_unknown_names():
         peak.save_random_model("unused", layers=1, width=10, heads=3)
 
 
+@pytest.mark.slow
 def test_isolated_failures_say_why():
     with pytest.raises(ChildFailed, match="ModelNotFoundError") as failure:
         run_isolated(peak.peak_after_generation, model="course-gpt-5m")

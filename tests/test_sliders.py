@@ -202,6 +202,7 @@ def test_the_explorers_bars_keep_their_scale_until_a_zoom_is_asked_for(
     assert all(wide >= short for wide, short in zip(bars(loop.picture.value), plain, strict=True))
 
 
+@pytest.mark.slow
 def test_the_length_ends_where_the_context_does(explorer: ParameterExplorer) -> None:
     """No value of the slider is refused, whatever the prompt; its largest one writes a text."""
     generator, slider = explorer.generator, explorer.controls["max_new_tokens"]
@@ -231,6 +232,7 @@ def test_what_stands_in_a_stored_notebook_is_always_the_same(explorer: Parameter
     assert repr(explorer) == first and "course-gpt-4m" in first and len(first) <= 110
 
 
+@pytest.mark.slow
 def test_twenty_moves(explorer: ParameterExplorer) -> None:
     """Loose, since other tests may run beside it; the lesson's aim is a median under 0.3 s."""
     seconds = []

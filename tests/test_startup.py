@@ -101,6 +101,7 @@ def test_every_command_line_uses_it() -> None:
     assert found > OTHER and len(found) > 15
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "command",
     [

@@ -46,6 +46,7 @@ def losses(work: Path) -> list[float]:
         return [float(row["loss_nats_per_token"]) for row in csv.DictReader(f)]
 
 
+@pytest.mark.slow
 def test_trains_and_resumes(corpus: Path, tmp_path: Path) -> None:
     first = train(corpus, tmp_path, 8 * 1024)
     assert first.returncode == 0, first.stderr
@@ -62,12 +63,14 @@ def test_trains_and_resumes(corpus: Path, tmp_path: Path) -> None:
     assert state["tokens"] == 16 * 1024
 
 
+@pytest.mark.slow
 def test_two_processes_share_gradients(corpus: Path, tmp_path: Path) -> None:
     result = train(corpus, tmp_path, 4 * 1024, workers=2)
     assert result.returncode == 0, result.stderr
     assert losses(tmp_path)[-1] < losses(tmp_path)[0]
 
 
+@pytest.mark.slow
 def test_goes_on_from_the_shipped_weights(corpus: Path, tmp_path: Path) -> None:
     folder = ROOT / "models" / "course-gpt-1m"
     seen = json.loads((folder / "training.json").read_text())["training_tokens"]
@@ -78,6 +81,7 @@ def test_goes_on_from_the_shipped_weights(corpus: Path, tmp_path: Path) -> None:
     assert losses(tmp_path)[0] < 7  # random weights begin at ln 8192 = 9.0
 
 
+@pytest.mark.slow
 def test_missing_corpus_is_one_line(tmp_path: Path) -> None:
     result = train(tmp_path / "absent.txt", tmp_path, 1024)
     assert result.returncode == 2

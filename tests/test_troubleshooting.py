@@ -146,6 +146,7 @@ def test_another_word_in_a_quotation_is_noticed() -> None:
     assert missing("NoSuchError: this does not fit in memory")
 
 
+@pytest.mark.slow
 def test_a_failed_check_names_the_document() -> None:
     """On a real run, in a terminal and in a notebook."""
     command = [sys.executable, "-m", "helpers.check", "--models", str(ROOT / "docs")]

@@ -13,10 +13,12 @@ from helpers.isolated import run_isolated
 MODEL = "course-gpt-4m"
 
 
+@pytest.mark.slow
 def test_the_speed_of_gpt2s_shape_is_measured() -> None:
     assert 0.1 < run_isolated(experiments.gpt2_speed, tokens=2) < 10_000
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux can limit memory so")
 def test_too_little_memory_is_told_by_a_warning_and_enough_by_none() -> None:
     tokens, texts = 64, 64

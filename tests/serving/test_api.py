@@ -287,6 +287,7 @@ def test_openai_errors(ai: openai.OpenAI) -> None:
         ai.completions.create(model=MODEL, prompt=["x", "  "])
 
 
+@pytest.mark.slow
 def test_openai_chat_with_a_template(small: ServerProcess) -> None:
     ai = openai.OpenAI(base_url=f"{small.url}/v1", api_key="-", max_retries=0)
     model = ai.models.list().data[0].id

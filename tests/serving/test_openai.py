@@ -64,6 +64,7 @@ def chat(http: httpx.Client, model: str):
 # Limits: the smaller of configuration and context, everywhere
 
 
+@pytest.mark.slow
 def test_limits_are_the_smaller_of_configuration_and_context(http: httpx.Client, model) -> None:
     info = http.get("/info").json()
     assert (info["max_length_limit"], info["default_max_length"]) == (512, 512)
@@ -195,6 +196,7 @@ def test_logit_bias_forces_and_forbids(completion, chat_model) -> None:
     )
 
 
+@pytest.mark.slow
 def test_models_by_name(http: httpx.Client, model: str, server: ServerProcess) -> None:
     ai = openai.OpenAI(base_url=f"{server.url}/v1", api_key="-", max_retries=0)
     assert ai.models.retrieve("course-gpt-1m").id == "course-gpt-1m"
@@ -359,6 +361,7 @@ def routes(model: str) -> dict[str, st.SearchStrategy[dict[str, Any]]]:
     return {"/generate": native, "/stream": native, COMPLETION: completion, CHAT: chat}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("path", ["/generate", "/stream", COMPLETION, CHAT])
 def test_no_combination_of_parameters_is_a_500(http: httpx.Client, model: str, path: str) -> None:
     seen: set[int] = set()

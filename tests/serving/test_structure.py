@@ -222,6 +222,7 @@ def test_a_schema_that_cannot_be_kept_is_a_400(post, schema: Any) -> None:
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "body",
     [
@@ -362,6 +363,7 @@ def keep(post, numbers: range) -> Counter[str]:
         return Counter(reason for found in pool.map(one, numbers) for reason in found)
 
 
+@pytest.mark.slow
 def test_forty_random_schemas(post) -> None:
     ended = keep(post, range(40))
     assert ended["stop"] >= 24, ended
