@@ -15,6 +15,7 @@ from system.errors import warn
 from system.textfiles import TextFileError, read_text
 
 ROOT = Path(__file__).resolve().parent.parent
+PACKAGES = ("system", "helpers", "serving", "classroom")  # the course's own, from the ground up
 DEFAULT_MODEL = "course-gpt-4m"
 _PROXIES = ("http_proxy", "https_proxy", "all_proxy")
 _LOOPBACK = ("localhost", "127.0.0.1", "::1")

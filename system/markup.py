@@ -106,12 +106,15 @@ def left_aligned(table: pd.DataFrame) -> HTML:
 
 
 def known(table: Any) -> Any:
-    """A table or column of pandas to be shown: what was not measured is NaN or a dash."""
-    if not _lacks_values(table):
+    """A table or column of pandas to be shown: what was not measured is NaN or a dash.
+
+    Where nothing is missing, it is the same object.
+    """
+    missing = table.isna() | table.isin([math.inf, -math.inf])
+    if not missing.to_numpy().any():
         return table
     if table.ndim == 2:
         return table.apply(known)
-    missing = table.isna() | table.isin([math.inf, -math.inf])
     if table.dtype.kind == "f":
         return table.mask(missing)  # `na_rep` makes it a dash; numbers keep their format
     return table.astype(object).mask(missing, NOT_MEASURED)
@@ -138,24 +141,21 @@ def guard_tables() -> None:
 
 
 def _shown_table(table: pd.DataFrame) -> str | None:
-    markup = table._repr_html_()  # type: ignore[operator]
-    if markup is not None and _lacks_values(table):
-        markup = known(table).to_html(na_rep=NOT_MEASURED, notebook=True, **_limits(table))
+    markup, shown = table._repr_html_(), known(table)  # type: ignore[operator]
+    if markup is not None and shown is not table:
+        markup = shown.to_html(na_rep=NOT_MEASURED, notebook=True, **_limits(table))
     return None if markup is None else safe_table(markup)
 
 
 def _plain(table: Any, printer: Any, cycle: bool) -> None:
     """A table or a column as text, for IPython's printer."""
-    if not _lacks_values(table):
+    shown = known(table)
+    if shown is table:
         printer.text(repr(table))
     elif table.ndim == 1:
-        printer.text(known(table).to_string(na_rep=NOT_MEASURED, name=True, dtype=True))
+        printer.text(shown.to_string(na_rep=NOT_MEASURED, name=True, dtype=True))
     else:
-        printer.text(known(table).to_string(na_rep=NOT_MEASURED, **_limits(table)))
-
-
-def _lacks_values(table: Any) -> bool:
-    return bool((table.isna() | table.isin([math.inf, -math.inf])).to_numpy().any())
+        printer.text(shown.to_string(na_rep=NOT_MEASURED, **_limits(table)))
 
 
 def _limits(table: pd.DataFrame) -> dict[str, Any]:

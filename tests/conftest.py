@@ -10,6 +10,8 @@ from typing import Any
 
 import pytest
 
+from system.environment import PACKAGES
+
 # Before anything imports the model libraries; child processes inherit it.
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # as helpers does, had it come before torch
@@ -36,6 +38,13 @@ def skip_or_fail(reason: str) -> None:
     if os.environ.get("CI") == "true":
         pytest.fail(f"{reason}, and CI must run every test")
     pytest.skip(reason)
+
+
+def copy_packages(folder: Path) -> None:
+    """The course's packages, in another folder."""
+    for name in PACKAGES:
+        ignored = shutil.ignore_patterns("__pycache__")
+        shutil.copytree(ROOT / name, folder / name, ignore=ignored)
 
 
 def writable(folder: Path | str) -> Path:

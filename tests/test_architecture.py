@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import ROOT
+from tests.conftest import ROOT, copy_packages
 from tests.test_binder import copy_course
 
 SERVER = """
@@ -55,8 +55,7 @@ def test_a_server_that_generates_has_no_notebook_library_loaded() -> None:
 def test_an_import_against_the_floors_is_found(
     module: str, line: str, broken: str, tmp_path: Path
 ) -> None:
-    for name in ("system", "helpers", "serving", "classroom"):
-        shutil.copytree(ROOT / name, tmp_path / name, ignore=shutil.ignore_patterns("__pycache__"))
+    copy_packages(tmp_path)
     shutil.copy(ROOT / "pyproject.toml", tmp_path)
     with (tmp_path / module).open("a", encoding="utf-8") as file:
         file.write(f"\n{line}\n")

@@ -5,13 +5,13 @@ If one of these passes unseen, the stored outputs do not show what their lesson 
 
 from __future__ import annotations
 
-import shutil
 from pathlib import Path
 
 import nbformat
 import pytest
 
 from classroom import course
+from tests.conftest import copy_packages
 from tests.test_notebooks import (
     REAL_MODEL,
     REAL_MODEL_TAG,
@@ -140,9 +140,7 @@ def test_fault_is_found(fault: str, tmp_path: Path) -> None:
     (lesson,) = (ROOT / "notebooks").glob(f"{number}_*.ipynb")
     library, elsewhere = tmp_path / "library", tmp_path / "elsewhere"
     elsewhere.mkdir()
-    for package in ("system", "helpers", "serving", "classroom"):
-        ignored = shutil.ignore_patterns("__pycache__")
-        shutil.copytree(ROOT / package, library / package, ignore=ignored)
+    copy_packages(library)
     (library / "notebooks").symlink_to(ROOT / "notebooks", target_is_directory=True)
     short = shortened(lesson, wanted, tmp_path)
     cells = code_cells(read(short))

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import ROOT
+from tests.conftest import ROOT, copy_packages
 from tests.test_setup import PROJECT, closure
 
 JUPYTER = ("IPython", "ipykernel", "ipywidgets", "jupyterlab", "matplotlib", "nbformat", "pandas")
@@ -43,9 +43,7 @@ def bare(tmp_path_factory: pytest.TempPathFactory) -> Path:
     course, linked = folder / "course", folder / "dependencies"
     course.mkdir()
     linked.mkdir()
-    for name in ("system", "helpers", "serving", "classroom"):
-        ignored = shutil.ignore_patterns("__pycache__")
-        shutil.copytree(ROOT / name, course / name, ignore=ignored)
+    copy_packages(course)
     for name in ("pyproject.toml", "LICENSE", "LICENSE-TEXT"):
         shutil.copy(ROOT / name, course)
     for name in closure(PROJECT["project"]["dependencies"]):

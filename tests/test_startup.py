@@ -10,10 +10,11 @@ from pathlib import Path
 
 import pytest
 
+from system.environment import PACKAGES
 from tests.conftest import ROOT
 
 NAME = "Łukasz ✓ 東京"
-FOLDERS = ("system", "helpers", "serving", "classroom", "tools", "benchmarks", "training")
+FOLDERS = (*PACKAGES, "tools", "benchmarks", "training")
 # Not for people: a child that answers in JSON, and a cell on Colab, where a kernel must go on.
 OTHER = {"helpers/isolated.py", "tools/colab.py", "benchmarks/tutorial_server.py"}
 

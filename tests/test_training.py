@@ -117,6 +117,20 @@ def test_a_grown_model_computes_the_same() -> None:
         torch.testing.assert_close(large(input_ids=ids).logits, expected, atol=1e-4, rtol=1e-4)
 
 
+@pytest.mark.parametrize("shape", [(24, 40), (40, 24)])
+def test_muons_iteration_is_torchs_but_for_the_format(shape: tuple[int, int]) -> None:
+    """Where torch's own is replaced, it is by this name; torch rounds to bfloat16."""
+    from torch.optim import _muon
+
+    from training.train import orthogonal
+
+    assert _muon._zeropower_via_newtonschulz is not orthogonal, "replaced in this process already"
+    grad = torch.randn(shape, generator=torch.Generator().manual_seed(0))
+    given = (grad, (3.4445, -4.7750, 2.0315), 5, 1e-7)
+    theirs = _muon._zeropower_via_newtonschulz(*given).float()
+    torch.testing.assert_close(orthogonal(*given), theirs, atol=0.03, rtol=0)
+
+
 def test_copied_runs_are_counted() -> None:
     from training.samples import copied
 

@@ -18,15 +18,12 @@ from functools import cache
 import pytest
 
 from helpers import check
+from system.environment import PACKAGES
 from system.errors import TROUBLESHOOTING, see
 from tests.conftest import ROOT
 
 DOCUMENT = ROOT / TROUBLESHOOTING
-SOURCES = sorted(
-    path
-    for folder in ("system", "helpers", "serving", "classroom", "tools")
-    for path in (ROOT / folder).rglob("*.py")
-)
+SOURCES = sorted(path for folder in (*PACKAGES, "tools") for path in (ROOT / folder).rglob("*.py"))
 LEAST_CHARACTERS = 10  # that a quotation must have in one piece: shorter ones prove nothing
 PIECES = re.compile(r"…|\n|→|✗|\s{2,}")
 ERROR_NAME = re.compile(r"^(\w+(?:Error|Failed)): ")

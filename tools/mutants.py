@@ -19,9 +19,10 @@ from pathlib import Path
 
 import startup
 
+from system.environment import PACKAGES
+
 ROOT = Path(__file__).resolve().parent.parent
 FOLDER = ROOT / "build" / "mutants"
-PACKAGES = ("system", "helpers", "serving", "classroom")
 # One process imports everything once and is forked for each fault; torch stays on one thread,
 # since others would not survive the fork.
 SETUP = """[mutmut]

@@ -207,16 +207,16 @@ def _parameters(job: str, given: Any) -> dict[str, Any]:
 
 def _check_facts(job: str, choice: dict[str, Any]) -> None:
     """A number must be copied, a fact taken; both want the most probable token."""
-    plain = {name: value for name, value in choice.items() if name not in PENALTIES}
-    if _copied(plain) < LEAST_RIGHT:
+    plain = _copied({name: value for name, value in choice.items() if name not in PENALTIES})
+    if plain < LEAST_RIGHT:
         raise checks.Wrong(
             f"`{job}`: with this heat, {COPIED} sure tokens in a row come right in only "
-            f"{_copied(plain):.0%} of the tries. There is one right answer: take the best token."
+            f"{plain:.0%} of the tries. There is one right answer: take the best token."
         )
-    if job == "extract" and _copied(choice) < LEAST_RIGHT:
+    if job == "extract" and (penalised := _copied(choice)) < LEAST_RIGHT:
         raise checks.Wrong(
             f"`extract`: the number stands in the prompt, and the penalty forbids to repeat it: "
-            f"copied right in {_copied(choice):.0%} of the tries. Leave penalties out."
+            f"copied right in {penalised:.0%} of the tries. Leave penalties out."
         )
 
 

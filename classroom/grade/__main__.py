@@ -17,7 +17,7 @@ from classroom.grade.marking import Marked, mark
 from classroom.grade.submissions import Found, Submission, find_submissions
 from classroom.report.options import add_output, below, ensure_home, new_folder
 from system import startup
-from system.environment import ROOT
+from system.environment import PACKAGES, ROOT
 
 GOOD, PROBLEMS, WRONG_USAGE, STOPPED = 0, 1, 2, 130
 CHANGED = (
@@ -60,7 +60,7 @@ def arguments() -> argparse.ArgumentParser:
 def fingerprint() -> str:
     """A checksum of the installed course: its code and its models."""
     found = hashlib.sha256()
-    for folder in (ROOT / name for name in ("system", "helpers", "serving", "classroom", "models")):
+    for folder in (ROOT / name for name in (*PACKAGES, "models")):
         for path in sorted(p for p in folder.rglob("*") if p.suffix != ".pyc" and p.is_file()):
             found.update(str(path).encode() + hashlib.sha256(path.read_bytes()).digest())
     return found.hexdigest()

@@ -30,7 +30,7 @@ class TokenSteering(widgets.VBox):
     parted by commas.
 
     Attributes:
-        prompt: the text to go on from.
+        prompt: the text to continue.
         ban: words whose tokens cannot come.
         boost: words whose tokens get `strength` added to their logits.
         strength: that number.
@@ -46,7 +46,7 @@ class TokenSteering(widgets.VBox):
 
         Args:
             generator: a loaded model.
-            prompt: the text to go on from, to begin with.
+            prompt: the text to continue, to begin with.
             max_new_tokens: length of the text.
             boost: words that are boosted from the start, so that the slider does something.
         """
