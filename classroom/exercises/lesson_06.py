@@ -151,7 +151,7 @@ def _check_refused(answer: Any) -> str:
         (
             fewer,
             f"Only {fewer}: a text had ended before the last request came. Let all share one "
-            "`httpx.Client`, ask for 150 tokens, and measure again.",
+            "`httpx.Client`, ask for 190 tokens at temperature 0, and try again.",
         )
         for fewer in range(1, right)
     ]
@@ -164,11 +164,11 @@ def _check_refused(answer: Any) -> str:
     )
 
 
-# Given in question 3: threads are not what it asks about.
+# Given in question 3: threads are not what it asks about. Greedy, so that no text ends early.
 _CODES_OF = (
     "def codes_of(url):\n"
     '    """The status codes of eight requests that are sent at the same moment."""\n'
-    f'    body = {{"prompt": "{PROMPT}", "max_new_tokens": 150}}\n'
+    f'    body = {{"prompt": "{PROMPT}", "max_new_tokens": 190, "temperature": 0}}\n'
     "    http = httpx.Client(base_url=url, timeout=60, trust_env=False)\n"
     "    with http, ThreadPoolExecutor(8) as crowd:\n"
     '        sent = [crowd.submit(http.post, "/generate", json=body) for _ in range(8)]\n'
@@ -230,7 +230,7 @@ questions = (
     Question(
         id="06.3",
         task="*Predict, then measure.* A server of `course-gpt-1m` has `slots=2` and "
-        "`queue_length=3`. Eight requests of 150 new tokens are sent at the same moment. **How "
+        "`queue_length=3`. Eight requests of 190 new tokens are sent at the same moment. **How "
         "many get the status code 503?** Predict. Then start it in a `with` block as in "
         "question 1, send them with `codes_of`, which is given, and count.",
         start="guess = ...  # requests: write it before you measure\n\n\n"
