@@ -1,7 +1,7 @@
 """Write the requirements files: every package of the course at one version (`make pins`).
 
     requirements.txt       what learners install: the course's dependencies and its extra `lab`
-    requirements-dev.txt   what developers need on top of it: the extras `dev` and `site`
+    requirements-dev.txt   what developers need on top of it: `dev`, `site`, `llamacpp`
 
 The versions asked for stand in pyproject.toml; uv adds the versions of everything that
 those need, for Python 3.11 to 3.13 on Linux, macOS and Windows. Versions of today stay where
@@ -23,6 +23,7 @@ UV = "uv==0.13.9"
 COMPILE = ["pip", "compile", "pyproject.toml", "--quiet", "--no-config", "--extra", "lab"]
 COMPILE += ["--universal", "--fork-strategy", "fewest", "--no-header", "--no-annotate"]
 COMPILE += ["--no-emit-index-url", "--no-emit-find-links"]
+DEVELOPERS = ["--extra", "dev", "--extra", "site", "--extra", "llamacpp"]
 # PyTorch's CUDA build names these at fixed versions itself; the CPU build does without.
 CUDA_ONLY = re.compile(r"(nvidia|cuda|triton)\b")
 HEADER = """\
@@ -66,7 +67,7 @@ def main() -> int:
     today = [pin for file in files for pin in pins_in(file)]
     try:
         # All together first; the learners' part of it then has the same versions.
-        everything = compiled(today, "--extra", "dev", "--extra", "site", *sys.argv[1:])
+        everything = compiled(today, *DEVELOPERS, *sys.argv[1:])
         learners = compiled(everything)
     except subprocess.CalledProcessError as error:
         print("The versions in pyproject.toml do not fit: see uv's message.", file=sys.stderr)
