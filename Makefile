@@ -6,7 +6,7 @@ PY := .venv/bin/python
 MODEL ?= course-gpt-4m
 export PYTHON TORCH PORT BROWSER SMOLLM2
 
-.PHONY: help setup model python ready ready-dev lab test quick test-pythons soak mutants outputs solutions new-lesson sync reset update report check lint serve load-test bench train pins site clean
+.PHONY: help setup model python ready ready-dev lab test quick test-pythons soak test-scale vllm mutants outputs solutions new-lesson sync reset update report check lint serve load-test bench train pins site clean
 
 help: ## list these targets
 	@echo "LLM Basics: make TARGET, where TARGET is one of"
@@ -41,6 +41,12 @@ test-pythons: ready-dev ## run the fast tests on each Python that is found here 
 
 soak: ready-dev ## run the tests that take too long for every run
 	@$(PY) -m pytest -m soak $(ARGS)
+
+test-scale: ready-dev vllm ## run the tests against vLLM, which `make test` leaves out
+	@$(PY) -m pytest -m scale $(ARGS)
+
+vllm: ready ## set up vLLM's CPU build in .venv-vllm (Linux; 0.6 GB to fetch, 3 GB on disk)
+	@$(PY) tools/vllm_env.py
 
 mutants: ready-dev ## plant faults and count those that tests notice (ARGS="settings decoding" for some)
 	@$(PY) tools/mutants.py $(ARGS)
@@ -98,5 +104,5 @@ site: ready-dev ## build the course as a site to read, in build/site
 	@$(PY) tools/build_site.py
 
 clean: ## remove the environment, caches and other files that make made
-	rm -rf .venv .venv-3.* .mypy_cache .pytest_cache .ruff_cache build *.egg-info
+	rm -rf .venv .venv-3.* .venv-vllm .mypy_cache .pytest_cache .ruff_cache build *.egg-info
 	find . -name __pycache__ -prune -exec rm -rf {} +

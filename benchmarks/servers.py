@@ -3,23 +3,18 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
-import socket
-import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-import httpx
 import psutil
 
 from helpers.models import locate
-from serving.client import ServerError, ServerProcess
-from system.environment import ROOT
+from serving.client import ServerProcess
+from serving.client.engines import CommandServer
 
 TUTORIAL, PLAIN = "tutorial (pipeline behind a lock)", "transformers serve"
 PAGED, PAGED_BF16 = "transformers serve, continuous batching", "the same in bfloat16"
@@ -46,70 +41,6 @@ def endless(model: str) -> Iterator[Path]:
                 settings = json.loads(file.read_text("utf-8")) | {"eos_token_id": None}
                 file.write_text(json.dumps(settings), "utf-8")
         yield folder
-
-
-class CommandServer:
-    """Any server that a command starts: `{port}` in it becomes a free port.
-
-    Attributes:
-        url: where it answers once it is started.
-    """
-
-    def __init__(self, command: list[str]) -> None:
-        self.command, self.url = command, ""
-        self.process: subprocess.Popen[bytes] | None = None
-
-    def start(self, timeout: float = 120) -> None:
-        """Start, and wait until /health answers 200.
-
-        Raises:
-            ServerError: it ended instead, or took longer than `timeout` seconds.
-        """
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            port = str(free.getsockname()[1])
-        self.url = f"http://127.0.0.1:{port}"
-        with tempfile.TemporaryFile() as log:
-            self.process = subprocess.Popen(
-                [part.replace("{port}", port) for part in self.command],
-                cwd=ROOT,
-                env=os.environ | {"HF_HUB_OFFLINE": "1"},
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=subprocess.STDOUT,
-            )
-            try:
-                self._wait(timeout)
-            except BaseException as error:
-                self.stop()
-                log.seek(0)
-                said = log.read().decode("utf-8", "replace").strip().splitlines()
-                if isinstance(error, TimeoutError) and said:
-                    raise ServerError(said[-1].strip()) from None
-                raise
-
-    def _wait(self, timeout: float) -> None:
-        assert self.process is not None
-        end = time.monotonic() + timeout
-        while not self._healthy():
-            if self.process.poll() is not None or time.monotonic() > end:
-                raise TimeoutError(f"no answer within {timeout:g} s")
-            time.sleep(0.1)
-
-    def _healthy(self) -> bool:
-        with suppress(httpx.HTTPError):
-            return httpx.get(f"{self.url}/health", timeout=5).status_code == 200
-        return False
-
-    def stop(self) -> None:
-        """End it, by force where it does not end by itself."""
-        if self.process is not None and self.process.poll() is None:
-            self.process.terminate()
-            try:
-                self.process.wait(10)
-            except subprocess.TimeoutExpired:
-                self.process.kill()
-                self.process.wait()
 
 
 class Contender:

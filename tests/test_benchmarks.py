@@ -11,9 +11,10 @@ import pytest
 
 import helpers
 from benchmarks import serving, tables
-from benchmarks.servers import STATIC, STEP, TUTORIAL, CommandServer, Contender, endless
+from benchmarks.servers import STATIC, STEP, TUTORIAL, Contender, endless
 from benchmarks.tables import Sample, grid, ratio
 from serving.client import ServerError
+from serving.client.engines import CommandServer
 from serving.client.load_test import Load, Report, Result, run
 
 SAMPLE = Sample(tokens_per_second=100, p50=1, p95=2, ttft=0.1, ttft_p95=0.2, per_token=0.01)

@@ -28,6 +28,7 @@ from dockerfile_parse import DockerfileParser
 
 from serving.config import Config, load_config
 from system.environment import ROOT
+from tests.conftest import skip_or_fail
 from tests.kustomize import Manifest, containers, render
 
 DEPLOY = ROOT / "deploy"
@@ -330,7 +331,10 @@ def test_a_pod_has_time_to_drain(overlay: str) -> None:
     pod = one(objects, "Deployment")["spec"]["template"]["spec"]
     (found,) = pod["containers"]
     wait = found["lifecycle"]["preStop"]["sleep"]["seconds"]
-    drain = float(one(objects, "ConfigMap")["data"]["LLM_DRAIN_SECONDS"]) if overlay in OURS else 0
+    if overlay in OURS:
+        drain = float(one(objects, "ConfigMap")["data"]["LLM_DRAIN_SECONDS"])
+    else:
+        (drain,) = [float(a.split("=")[1]) for a in found["args"] if "--shutdown-timeout" in a]
     assert pod["terminationGracePeriodSeconds"] >= wait + drain + 5
     ready = found["readinessProbe"]
     assert ready["periodSeconds"] * ready["failureThreshold"] <= 15  # out of the Service soon
@@ -367,6 +371,48 @@ def test_pods_may_do_nothing_but_serve(overlay: str) -> None:
     assert allowed["capabilities"] == {"drop": ["ALL"]}
     assert [m["mountPath"] for m in found["volumeMounts"]] == [environment()["HOME"]]
     assert found["resources"]["requests"]["memory"] == found["resources"]["limits"]["memory"]
+
+
+@pytest.mark.slow
+@pytest.mark.scale
+def test_vllm_knows_the_flags() -> None:
+    """The installed vLLM parses what the manifests and the compose file give it."""
+    from serving.client.engines import VLLM_PYTHON
+
+    if not VLLM_PYTHON.is_file():
+        skip_or_fail("vLLM is not set up (make vllm)")
+    services = yaml.safe_load((DEPLOY / "compose.vllm.yaml").read_text(encoding="utf-8"))[
+        "services"
+    ]
+    (found,) = containers(render(DEPLOY / "kubernetes/vllm"))
+    code = (
+        "import sys; from vllm.entrypoints.launchers.cli_args import make_arg_parser as make\n"
+        "from vllm.utils.argparse_utils import FlexibleArgumentParser as Parser\n"
+        "make(Parser()).parse_args(sys.argv[1:])"
+    )
+    variables = os.environ | {"VLLM_TARGET_DEVICE": "cpu", "VLLM_NO_USAGE_STATS": "1"}
+    for flags in (services["llm"]["command"], found["args"]):
+        command = [str(VLLM_PYTHON), "-c", code, *flags]
+        ran = subprocess.run(command, env=variables, capture_output=True, text=True)
+        assert ran.returncode == 0, ran.stderr[-500:]
+
+
+def test_the_guide_names_what_is_there() -> None:
+    text = (ROOT / "docs/deploy.md").read_text(encoding="utf-8")
+    for folder in re.findall(r"kubectl apply -k (\S+)", text):
+        assert (ROOT / folder / "kustomization.yaml").is_file()
+    assert set(re.findall(r"kubectl apply -k deploy/kubernetes/(\w+)", text)) == set(OVERLAYS)
+    declared = {v.split("=")[0] for n, v in sum(stages(), []) if n == "ARG"}
+    assert set(re.findall(r"--build-arg (\w+)", text)) == declared | {"BASE"}
+    for name in set(re.findall(r"`(deploy/[\w./]+)`", text)):
+        assert (ROOT / name).exists(), name
+    (found,) = containers(render(DEPLOY / "kubernetes/vllm"))
+    assert found["image"].removeprefix("docker.io/") in text
+    pod = one(render(DEPLOY / "kubernetes/base"), "Deployment")["spec"]["template"]["spec"]
+    assert f"`terminationGracePeriodSeconds` ({pod['terminationGracePeriodSeconds']})" in text
+    scaler = one(render(DEPLOY / "kubernetes/base"), "HorizontalPodAutoscaler")["spec"]
+    (metric,) = scaler["metrics"]
+    assert f"name: {{as: {metric['pods']['metric']['name']}}}" in text
 
 
 # Last: it ends the server.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import shutil
@@ -72,8 +73,19 @@ def test_one_that_is_there_is_left_alone(course: Path) -> None:
     folder.mkdir()
     (folder / "config.json").write_text("{}")
     (folder / "model.safetensors").write_bytes(b"weights")
+    folder.with_suffix(".gguf").write_bytes(b"as it came")
     child = fetch(course)
     assert child.returncode == 0 and "is there" in child.stdout
+    assert (folder / "model.safetensors").read_bytes() == b"weights"
+
+
+def test_one_that_lacks_the_file_as_it_came_is_completed(course: Path) -> None:
+    """Made by an older version of the course: nothing is converted again."""
+    folder = course / "models" / NAME
+    folder.mkdir()
+    (folder / "config.json").write_text("{}")
+    (folder / "model.safetensors").write_bytes(b"weights")
+    one_line(fetch(course), "could not fetch it")
     assert (folder / "model.safetensors").read_bytes() == b"weights"
 
 
@@ -82,5 +94,8 @@ def test_what_was_made(smollm2: str, root: Path) -> None:
     config = json.loads((folder / "config.json").read_text())
     assert "quantization_config" not in config
     assert json.loads((folder / "generation_config.json").read_text())["eos_token_id"] == [2, 0]
+    origin = json.loads((root / "models/catalogue.json").read_text())[NAME]["origin"]
+    with (root / "models" / f"{NAME}.gguf").open("rb") as stream:
+        assert hashlib.file_digest(stream, "sha256").hexdigest() == origin["file_sha256"]
     card = (folder / "README.md").read_text(encoding="utf-8")
     assert "Apache-2.0" in card and "not this course's own work" in card

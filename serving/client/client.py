@@ -1,9 +1,10 @@
-"""A typed client of this course's API.
+"""A typed client of this course's API, and of what other engines share with it.
 
     with Client("http://127.0.0.1:5000") as client:
         print(client.generate("Machine learning is", max_new_tokens=20).text)
 
-Health, generate and stream, with retries. (Lesson 06.)
+Health, generate and stream, with retries (lesson 06); complete and chat by OpenAI's API, which
+llama.cpp, vLLM and others speak as well (lesson 10).
 """
 
 from __future__ import annotations
@@ -123,8 +124,12 @@ class Client:
         self._http.close()
 
     def health(self) -> dict[str, Any]:
-        """The server's /health, healthy or not."""
-        return dict(self._http.get("/health").json())
+        """The server's /health, healthy or not; other engines say less in it, or nothing."""
+        response = self._http.get("/health")
+        said = dict(response.json()) if response.content else {}
+        if not response.is_error:
+            return said | {"status": "healthy"}
+        return {"status": "unhealthy", "error": f"HTTP {response.status_code}"} | said
 
     def info(self) -> dict[str, Any]:
         """The server's /info."""
@@ -166,6 +171,25 @@ class Client:
             parameters=answer["parameters"],
             metadata=answer["metadata"],
         )
+
+    def complete(self, prompt: str, **parameters: Any) -> str:
+        """The new text after a prompt by OpenAI's API, on any engine; errors as `generate`.
+
+        Args:
+            prompt: the text to go on from.
+            **parameters: as OpenAI's reference names them, such as max_tokens.
+        """
+        return str(self._first("/v1/completions", {"prompt": prompt} | parameters)["text"])
+
+    def chat(self, messages: list[dict[str, str]], **parameters: Any) -> str:
+        """The answer to a chat by OpenAI's API, on any engine; otherwise as `complete`."""
+        asked = {"messages": messages} | parameters
+        return str(self._first("/v1/chat/completions", asked)["message"]["content"])
+
+    def _first(self, path: str, body: dict[str, Any]) -> dict[str, Any]:
+        if "model" not in body:
+            body["model"] = self._send("GET", "/v1/models").json()["data"][0]["id"]
+        return dict(self._send("POST", path, body).json()["choices"][0])
 
     def stream(self, prompt: str, **parameters: Any) -> Pieces:
         """The same, piece by piece.

@@ -1,0 +1,172 @@
+"""Other engines that speak OpenAI's API, as child processes: llama.cpp's and vLLM. (Lesson 10.)
+
+    with llama_cpp("smollm2-135m") as server:
+        print(server.url)
+
+Each is awaited until it answers and stopped at the end, as a `ServerProcess` is.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Mapping
+from contextlib import suppress
+from pathlib import Path
+from types import TracebackType
+
+import httpx
+import psutil
+
+from helpers.models import locate, models_folder
+from serving.client.process import ServerError
+from system.child import end_children, own_session
+from system.environment import ROOT
+from system.errors import see
+
+VLLM_PYTHON = ROOT / ".venv-vllm" / "bin" / "python"
+_VLLM_VARIABLES = {
+    "DO_NOT_TRACK": "1",
+    "TORCHDYNAMO_DISABLE": "1",  # compiling costs minutes at every start
+    "VLLM_CPU_KVCACHE_SPACE": "1",  # GiB for keys and values, taken at the start
+    "VLLM_NO_USAGE_STATS": "1",
+    "VLLM_TARGET_DEVICE": "cpu",
+}
+
+
+class CommandServer:
+    """Any server that a command starts: `{port}` in it becomes a free port.
+
+    Attributes:
+        url: where it answers once it is started.
+    """
+
+    def __init__(self, command: list[str], environment: Mapping[str, str] | None = None) -> None:
+        """A server that is not running yet.
+
+        Args:
+            command: its words.
+            environment: variables beside this process's own.
+        """
+        self.command, self.url = command, ""
+        self._environment = {"HF_HUB_OFFLINE": "1"} | dict(environment or {})
+        self.process: subprocess.Popen[bytes] | None = None
+
+    def start(self, timeout: float = 120) -> None:
+        """Start, and wait until /health answers 200.
+
+        Raises:
+            ServerError: it ended instead, or took longer than `timeout` seconds.
+        """
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            port = str(free.getsockname()[1])
+        self.url = f"http://127.0.0.1:{port}"
+        with tempfile.TemporaryFile() as log:
+            self.process = subprocess.Popen(
+                [part.replace("{port}", port) for part in self.command],
+                cwd=ROOT,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                **own_session(os.environ | self._environment),
+            )
+            try:
+                self._wait(timeout)
+            except BaseException as error:
+                self.stop()
+                log.seek(0)
+                said = log.read().decode("utf-8", "replace").strip().splitlines()
+                if isinstance(error, TimeoutError) and said:
+                    raise ServerError(said[-1].strip()) from None
+                raise
+
+    def _wait(self, timeout: float) -> None:
+        assert self.process is not None
+        end = time.monotonic() + timeout
+        while not self._healthy():
+            if self.process.poll() is not None or time.monotonic() > end:
+                raise TimeoutError(f"no answer within {timeout:g} s")
+            time.sleep(0.1)
+
+    def _healthy(self) -> bool:
+        with suppress(httpx.HTTPError):
+            return httpx.get(f"{self.url}/health", timeout=5, trust_env=False).status_code == 200
+        return False
+
+    def stop(self) -> None:
+        """End it and what it has started, by force where it does not end by itself."""
+        if self.process is not None and self.process.poll() is None:
+            with suppress(psutil.NoSuchProcess):
+                children = psutil.Process(self.process.pid).children(recursive=True)
+            self.process.terminate()
+            try:
+                self.process.wait(10)
+            except subprocess.TimeoutExpired:
+                with suppress(psutil.NoSuchProcess):
+                    end_children(psutil.Process(self.process.pid))
+                self.process.kill()
+                self.process.wait()
+            for child in children:
+                with suppress(psutil.NoSuchProcess):
+                    child.kill()
+
+    def __enter__(self) -> CommandServer:
+        self.start(timeout=300)
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.stop()
+
+
+def llama_cpp(name: str, slots: int = 8, context: int = 1024) -> CommandServer:
+    """llama.cpp's server with a model of `make model`, 4 bits a weight as the file comes.
+
+    Args:
+        name: the model; `models/NAME.gguf` is read.
+        slots: texts that are written at the same time.
+        context: tokens each of them may have.
+
+    Raises:
+        ServerError: the package or the file is missing; says how to get it.
+    """
+    if importlib.util.find_spec("xllamacpp") is None:
+        raise ServerError(f"llama.cpp is not installed: pip install xllamacpp. {see('engines')}")
+    file = models_folder() / f"{name}.gguf"
+    if not file.is_file():
+        raise ServerError(f"models/{file.name} is missing: `make model`. {see('engines')}")
+    command = [sys.executable, "-m", "serving.client.llama_cpp", str(file), "--port", "{port}"]
+    return CommandServer([*command, "--slots", str(slots), "--context", str(context)])
+
+
+def vllm(name: str, slots: int = 32, context: int = 1024) -> CommandServer:
+    """A vLLM server with a model in bfloat16, where `make vllm` has set it up.
+
+    Args:
+        name: a model as `helpers.load` takes it.
+        slots: texts that are written at the same time.
+        context: tokens each of them may have.
+
+    Raises:
+        ServerError: vLLM is not set up; says how.
+        ModelNotFoundError: as `locate`.
+    """
+    if not VLLM_PYTHON.is_file():
+        raise ServerError(f"vLLM is not set up: `make vllm` (Linux, 3 GB). {see('engines')}")
+    folder = locate(name)
+    command = [str(VLLM_PYTHON), "-m", "vllm.entrypoints.openai.api_server"]
+    command += ["--model", str(folder), "--served-model-name", Path(name).name]
+    command += ["--host", "127.0.0.1", "--port", "{port}", "--dtype", "bfloat16"]
+    command += ["--max-model-len", str(context), "--max-num-seqs", str(slots), "--enforce-eager"]
+    cores = f"0-{(os.cpu_count() or 1) - 1}"
+    return CommandServer(command, _VLLM_VARIABLES | {"VLLM_CPU_OMP_THREADS_BIND": cores})

@@ -1,0 +1,119 @@
+"""One client, any engine: the course's server, llama.cpp's and vLLM with the same model.
+
+llama.cpp is part of every run; vLLM, which needs an environment of its own, of
+`make test-scale`. With WRITE_TABLE=1 the table of docs/engines.md is written anew.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import openai
+import pytest
+
+import serving.client.engines
+from serving.client import APIError, Client, ServerError, ServerProcess
+from serving.client.engines import llama_cpp, vllm
+from serving.client.load_test import Load, run
+from tests.conftest import skip_or_fail
+from tests.serving import engine_contract as contract
+
+OURS, LLAMA, VLLM = "this course's", "llama.cpp", "vLLM"
+START = {
+    OURS: lambda: ServerProcess("engines", model=contract.MODEL, slots=8, max_length_limit=1024),
+    LLAMA: lambda: llama_cpp(contract.MODEL),
+    VLLM: lambda: vllm(contract.MODEL),
+}
+
+
+@pytest.fixture(
+    scope="module",
+    params=[
+        pytest.param(OURS, marks=pytest.mark.slow),
+        pytest.param(LLAMA, marks=pytest.mark.slow),
+        pytest.param(VLLM, marks=[pytest.mark.slow, pytest.mark.scale]),
+    ],
+)
+def engine(request: pytest.FixtureRequest, smollm2: str) -> Iterator[tuple[str, str]]:
+    """A running engine: its name and address."""
+    try:
+        server = START[request.param]()
+    except ServerError as error:
+        skip_or_fail(str(error))
+        raise
+    with server:
+        yield request.param, server.url
+
+
+def test_what_an_engine_does_is_what_the_table_says(engine: tuple[str, str]) -> None:
+    name, url = engine
+    found = dict(contract.ask(url, contract.CORE | contract.MORE))
+    if os.environ.get("WRITE_TABLE"):
+        contract.write(name, found)
+    assert [title for title in contract.CORE if found[title] != contract.YES] == []
+    assert contract.read()[name] == found
+
+
+def test_the_courses_client_needs_no_change(engine: tuple[str, str]) -> None:
+    with Client(engine[1]) as client:
+        assert client.wait_until_ready(30)["status"] == "healthy"
+        text = client.complete(contract.PROMPT, max_tokens=8, temperature=0)
+        assert text == client.complete(contract.PROMPT, max_tokens=8, temperature=0) != ""
+        assert client.chat(contract.MESSAGES, max_tokens=8, temperature=0)
+        with pytest.raises(APIError) as caught:
+            client.complete(contract.PROMPT, max_tokens="many")
+        assert caught.value.status == 400
+
+
+def test_openais_client_needs_no_change(engine: tuple[str, str]) -> None:
+    with openai.OpenAI(base_url=f"{engine[1]}/v1", api_key="none", max_retries=0) as client:
+        assert contract.MODEL in [model.id for model in client.models.list()]
+        asked = {"model": contract.MODEL, "max_tokens": 6, "temperature": 0}
+        completion = client.completions.create(prompt=contract.PROMPT, **asked)
+        assert completion.usage and completion.usage.completion_tokens == 6
+        chat = {"messages": contract.MESSAGES, **asked}
+        whole = client.chat.completions.create(**chat).choices[0].message.content
+        pieces = client.chat.completions.create(stream=True, **chat)
+        joined = "".join(c.delta.content or "" for piece in pieces for c in piece.choices)
+        assert joined == whole != ""
+        with pytest.raises(openai.BadRequestError):
+            client.completions.create(prompt=contract.PROMPT, **asked | {"max_tokens": "many"})
+
+
+def test_the_load_test_needs_no_change(engine: tuple[str, str]) -> None:
+    load = Load(url=engine[1], clients=4, requests=8, min_tokens=4, max_tokens=8, ignore_end=True)
+    report = run(load)
+    assert [result.error for result in report.results] == [""] * 8
+    assert all(4 <= result.tokens <= 8 and result.ttft > 0 for result in report.results)
+
+
+def test_the_table_is_whole() -> None:
+    columns = contract.read()
+    assert list(columns) == list(START)
+    for name, column in columns.items():
+        assert list(column) == [*contract.CORE, *contract.MORE], name
+        assert {column[title] for title in contract.CORE} == {contract.YES}, name
+    differences = {tuple(c[title] for c in columns.values()) for title in contract.MORE}
+    assert all(len(set(row)) > 1 for row in differences), "what all share belongs to the core"
+
+
+def test_an_engine_that_is_missing_says_how_to_get_it(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    with pytest.raises(ServerError, match=r"models/nothing\.gguf is missing: `make model`"):
+        llama_cpp("nothing")
+    monkeypatch.setattr(serving.client.engines, "VLLM_PYTHON", tmp_path / "python")
+    with pytest.raises(ServerError, match="vLLM is not set up: `make vllm`"):
+        vllm(contract.MODEL)
+
+
+@pytest.mark.slow
+def test_a_file_that_is_no_model_ends_llama_cpp_at_once(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    (tmp_path / "broken.gguf").write_bytes(b"no model")
+    monkeypatch.setattr(serving.client.engines, "models_folder", lambda: tmp_path)
+    with pytest.raises(ServerError), llama_cpp("broken"):
+        pass
