@@ -202,24 +202,24 @@ class ResourceMonitor:
                 self._last_wall, self._last_cpu = wall, cpu
             else:
                 percent = self.samples[-1].cpu_percent if self.samples else 0.0
-            rss, peak, threads = _read_process()
+            rss, peak, threads = read_process()
             phase = self._open[-1] if self._open else ""
             self.samples.append(
-                Sample(wall - self._start, phase, rss, peak, percent, threads, *_read_gpu())
+                Sample(wall - self._start, phase, rss, peak, percent, threads, *read_gpu())
             )
 
 
 def get_memory_usage() -> float:
     """Resident memory of this process now, in MB (10⁶ bytes)."""
-    return _read_process()[0]
+    return read_process()[0]
 
 
 def get_peak_memory() -> float:
     """The most resident memory of this process since it started, in MB (10⁶ bytes)."""
-    return _read_process()[1]
+    return read_process()[1]
 
 
-def _read_process() -> tuple[float, float, int]:
+def read_process() -> tuple[float, float, int]:
     """(resident MB, peak resident MB, threads): one small file on Linux, psutil elsewhere."""
     try:
         found = dict(_FIELDS.findall(_STATUS.read_bytes()))
@@ -244,7 +244,7 @@ def _peak_elsewhere(memory: Any) -> float:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e6
 
 
-def _read_gpu() -> tuple[float, float, float]:
+def read_gpu() -> tuple[float, float, float]:
     """(tensors' MB, reserved MB, busy per cent) of torch's current GPU; NaN where unknown.
 
     torch is never imported here, and a GPU that torch has not used yet is left alone.

@@ -5,7 +5,6 @@ Importing this module is quick: the loading thread imports torch, while the port
 
 from __future__ import annotations
 
-import logging
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -21,8 +20,6 @@ from system.errors import ParameterError
 if TYPE_CHECKING:
     from serving.engine.engine import Engine
     from serving.engine.grammar import Structure
-
-log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -57,13 +54,14 @@ class Service:
         model: the model's name.
         device: "CPU", "GPU:0", …, once the model is loaded.
         created: Unix time of the start in seconds.
+        loaded: the engine, running or not; None while the model is being loaded.
     """
 
     def __init__(self, config: Config) -> None:
         self.config, self.model = config, config.model_name
-        self.device, self.cuda_available, self.created = "", False, int(time.time())
-        self.draining = False
-        self._engine: Engine | None = None
+        self.device, self.cuda_available, self.draining = "", False, False
+        self.created = int(time.time())
+        self.loaded: Engine | None = None
         self._tokenizer: SharedTokenizer | None = None
 
     def load(self, on_ready: Callable[[], None], on_error: Callable[[Exception], None]) -> None:
@@ -105,15 +103,15 @@ class Service:
         engine.start()
         self.device, self.cuda_available = device_label(where), torch.cuda.is_available()
         self._tokenizer = SharedTokenizer(tokenizer)
-        self._engine = engine
+        self.loaded = engine
 
     @property
     def problem(self) -> str:
         """Why requests cannot be served; empty if they can."""
-        if self._engine is None:
+        if self.loaded is None:
             return "Model not loaded"
-        if not self._engine.alive:
-            return f"Model not loaded: {self._engine.error}"
+        if not self.loaded.alive:
+            return f"Model not loaded: {self.loaded.error}"
         return "The server is shutting down" if self.draining else ""
 
     @property
@@ -123,9 +121,9 @@ class Service:
         Raises:
             NotReadyError: there is none, or the server is shutting down.
         """
-        if self._engine is None or self.problem:
+        if self.loaded is None or self.problem:
             raise NotReadyError(self.problem)
-        return self._engine
+        return self.loaded
 
     @property
     def limit(self) -> int:
@@ -246,5 +244,5 @@ class Service:
     def close(self) -> None:
         """Stop the engine; whatever still runs is ended."""
         self.draining = True
-        if self._engine is not None:
-            self._engine.close()
+        if self.loaded:
+            self.loaded.close()

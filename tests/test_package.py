@@ -103,4 +103,4 @@ def test_the_check_knows_what_the_bare_package_needs(bare: Path) -> None:
     code = "from helpers.check import check_packages, pinned; print(pinned()); c = check_packages()"
     said = run(bare, f"{code}; print(c.ok, c.found)")
     assert "torch==" in said and "jupyterlab" not in said
-    assert "True all 15 as pinned" in said
+    assert "True all 18 as pinned" in said

@@ -178,7 +178,7 @@ def test_a_monitor_that_sees_the_gpu_begin_has_no_gap(monkeypatch: pytest.Monkey
     from helpers import monitor as monitoring
 
     readings = iter([(math.nan,) * 3] * 2 + [(5.0, 8.0, math.nan)] * 1000)
-    monkeypatch.setattr(monitoring, "_read_gpu", lambda: next(readings))
+    monkeypatch.setattr(monitoring, "read_gpu", lambda: next(readings))
     with monitoring.ResourceMonitor(interval=60) as monitor:
         for _ in range(3):
             with monitor.phase("use"):

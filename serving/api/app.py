@@ -7,7 +7,7 @@ import logging
 from pathlib import Path
 from typing import Any
 
-from flask import Response, jsonify, request, send_file
+from flask import Response, g, jsonify, request, send_file
 from flask_openapi3 import Info as DocumentInfo
 from flask_openapi3 import OpenAPI
 
@@ -17,6 +17,8 @@ from serving.api.hosts import guard
 from serving.api.native import status_routes, text_routes
 from serving.api.openai.routes import openai_routes
 from serving.api.streaming import ClientGoneError
+from serving.guard.metrics import Metrics, metrics_routes
+from serving.guard.records import keep_records
 from serving.service import Service
 
 log = logging.getLogger(__name__)
@@ -45,11 +47,14 @@ def create_app(service: Service) -> OpenAPI:
     app.request_class = JSONRequest
     app.json.sort_keys = False  # type: ignore[attr-defined]  # /info lists parameters in their order
     app.config["MAX_CONTENT_LENGTH"] = service.config.max_body_bytes
+    metrics = Metrics(service)
+    keep_records(app, [metrics.add])
     register_errors(app)
     guard(app, service.config)
 
     @app.errorhandler(ClientGoneError)
     def _gone(error: ClientGoneError) -> Response:
+        g.error_kind = "client_gone"
         return Response(status=499)  # nobody reads it; nginx' number for "client closed request"
 
     @app.after_request
@@ -71,6 +76,7 @@ def create_app(service: Service) -> OpenAPI:
         return response
 
     app.register_api(status_routes(service))
+    app.register_api(metrics_routes(metrics))
     app.register_api(text_routes(service))
     app.register_api(openai_routes(service))
     return app

@@ -6,7 +6,7 @@ import json
 import logging
 from typing import Any, NoReturn
 
-from flask import Flask, Request, Response, jsonify, request
+from flask import Flask, Request, Response, g, jsonify, request
 from pydantic import BaseModel, ValidationError
 from werkzeug.exceptions import BadRequest, HTTPException, UnsupportedMediaType
 
@@ -17,6 +17,10 @@ log = logging.getLogger(__name__)
 RETRY_AFTER_SECONDS = "1"
 # OpenAI's names for kinds of errors: https://platform.openai.com/docs/guides/error-codes
 _KINDS = {429: "rate_limit_error", 500: "server_error", 503: "server_error", 504: "timeout"}
+# This course's, for metrics and logs, where a handler names none.
+_ERRORS = {401: "unauthorized", 403: "forbidden", 404: "not_found", 405: "method_not_allowed"}
+_ERRORS |= {413: "too_large", 415: "unsupported_media_type", 421: "wrong_host"}
+_ERRORS |= {429: "rate_limited", 500: "internal", 503: "not_ready", 504: "timeout"}
 
 
 def _refuse_constant(name: str) -> NoReturn:
@@ -51,9 +55,20 @@ def problem(
     message: str,
     parameter: str | None = None,
     allowed: str | None = None,
+    error: str = "",
     **more: Any,
 ) -> Response:
-    """An error as JSON, below /v1/ in OpenAI's form."""
+    """An error as JSON, below /v1/ in OpenAI's form.
+
+    Args:
+        status: the HTTP status.
+        message: for a person.
+        parameter: which is wrong.
+        allowed: what it may be.
+        error: its kind, for metrics and logs; else the status has one.
+        **more: further fields.
+    """
+    g.error_kind = error or _ERRORS.get(status, "bad_request")
     if request.path.startswith("/v1/"):
         kind = _KINDS.get(status, "invalid_request_error")
         code = more.pop("code", None)
@@ -107,7 +122,8 @@ def register_errors(app: Flask) -> None:
 
     @app.errorhandler(QueueFullError)
     def _full(error: QueueFullError) -> Response:
-        return problem(503, "the queue is full: try again after the time in Retry-After")
+        message = "the queue is full: try again after the time in Retry-After"
+        return problem(503, message, error="queue_full")
 
     @app.errorhandler(NotReadyError)
     def _not_ready(error: NotReadyError) -> Response:
@@ -119,7 +135,7 @@ def register_errors(app: Flask) -> None:
 
     @app.errorhandler(SequenceError)
     def _failed(error: SequenceError) -> Response:
-        return problem(500, f"generation failed: {error}")
+        return problem(500, f"generation failed: {error}", error="generation_failed")
 
     @app.errorhandler(404)
     def _unknown(error: HTTPException) -> Response:

@@ -9,6 +9,7 @@ from typing import Any
 from flask import Response, request
 
 from serving.engine.jobs import Job, Update
+from serving.guard.records import current
 
 SSE = "text/event-stream"
 
@@ -17,8 +18,9 @@ class ClientGoneError(Exception):
     """Nobody is there to read the answer."""
 
 
-def _gone() -> Callable[[], bool]:
-    """Whether the client has hung up, as waitress knows it."""
+def _gone(job: Job) -> Callable[[], bool]:
+    """Whether the client has hung up, as waitress knows it; the job is the request's from now."""
+    current().job = job
     return request.environ.get("waitress.client_disconnected", lambda: False)
 
 
@@ -29,7 +31,7 @@ def wait(job: Job) -> None:
         ClientGoneError: the client has hung up; the job is cancelled.
         TimeLimitError, NotReadyError, SequenceError: as `Job.updates`.
     """
-    gone = _gone()
+    gone = _gone(job)
     try:
         for update in job.updates():
             if update is None and gone():
@@ -43,7 +45,7 @@ def pieces(job: Job) -> Callable[[], Iterator[Update]]:
 
     To be called while the request is handled; the function it returns may run later.
     """
-    gone = _gone()
+    gone = _gone(job)
 
     def iterate() -> Iterator[Update]:
         try:

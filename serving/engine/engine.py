@@ -18,7 +18,6 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import torch
@@ -29,6 +28,7 @@ from serving.engine.grammar import Grammars
 from serving.engine.jobs import Job, Sequence
 from serving.engine.runner import ModelRunner
 from serving.engine.scheduler import Scheduler
+from serving.engine.stats import Stats
 from system.errors import is_out_of_memory
 
 if TYPE_CHECKING:
@@ -37,16 +37,6 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 MAX_FAILURES = 3  # failed turns in a row after which the engine gives up
 STATIC_WAIT_SECONDS = 0.02  # how long a static batch waits for company before it closes
-
-
-@dataclass
-class Stats:
-    """What the engine has done since its start."""
-
-    steps: int = 0
-    row_steps: int = 0  # tokens chosen in those steps: row_steps / steps rows a step
-    sequences: int = 0
-    seconds_in_steps: float = 0.0
 
 
 class Engine:
@@ -75,12 +65,12 @@ class Engine:
         """
         self.model, self.tokenizer, self.context = model, tokenizer, context_length(model)
         self.static = batching == "static"
-        self.stats, self.alive = Stats(), True
+        self.alive = True
         self._scheduler = Scheduler(slots, queue_length, prefill_chunk)
         self._runner = ModelRunner(model, tokenizer, self.context, prefill_chunk)
         vocabulary = model.get_input_embeddings().num_embeddings
         self.grammars = Grammars(tokenizer, vocabulary, self._runner.ends)
-        self._closing = False
+        self._closing, self._last_step = False, 0.0
         self._thread = threading.Thread(target=self._run, name="engine", daemon=True)
 
     # What other threads call.
@@ -96,7 +86,7 @@ class Engine:
         self.submit(warm_up)
         for _ in warm_up.updates():
             pass
-        self.stats = Stats()
+        self._runner.stats = Stats()
 
     def submit(self, job: Job) -> None:
         """Put a job into the queue, all of its sequences or none.
@@ -118,6 +108,11 @@ class Engine:
             self._thread.join()
 
     @property
+    def stats(self) -> Stats:
+        """What it has done since its start."""
+        return self._runner.stats
+
+    @property
     def slots(self) -> int:
         """Most rows in the running batch; fewer once memory has run out."""
         return self._scheduler.slots
@@ -126,6 +121,11 @@ class Engine:
     def running(self) -> int:
         """Slots in use."""
         return len(self._runner.rows)
+
+    @property
+    def cached_tokens(self) -> int:
+        """Places in the key-value cache that rows take up, padding included."""
+        return self._runner.cached_tokens
 
     @property
     def waiting(self) -> int:
@@ -157,6 +157,7 @@ class Engine:
                         no_memory = str(error).splitlines()[0][:200]
                     else:
                         failures += 1
+                        self.stats.failed_steps += 1
                         log.exception("a step failed (%d in a row)", failures)
                         self._end(self._runner.clear(), "error", "the model failed")
                 if no_memory:  # outside the except block: the failed tensors are free by now
@@ -174,10 +175,11 @@ class Engine:
         if self._runner.decoding.rows:
             start = time.perf_counter()
             self._runner.decode()
-            self.stats.steps += 1
-            self.stats.row_steps += len(self._runner.decoding)
-            self.stats.seconds_in_steps += time.perf_counter() - start
+            now = time.perf_counter()
+            gap = now - (self._last_step or start)
+            self.stats.step(len(self._runner.decoding), now - start, gap)
             self._release()
+            self._last_step = now if self._runner.decoding.rows else 0.0
 
     def _prefill(self) -> None:
         """Read prompts of those who wait: one chunk a turn, or in static mode whole batches."""
@@ -220,6 +222,7 @@ class Engine:
 
     def _shrink(self, trouble: str) -> None:
         """Out of memory: go on with half the rows; the others wait and are prefilled again."""
+        self.stats.out_of_memory += 1
         rows = self._runner.clear()
         self._deliver([row for row in rows if row.finish_reason])
         rows = [row for row in rows if not row.finish_reason]

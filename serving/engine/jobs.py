@@ -92,6 +92,7 @@ class Sequence:
     prompt_logprobs: list[TokenLogprob] = field(default_factory=list)
     finish_reason: str = ""
     error: str = ""
+    started: float = 0.0  # time.perf_counter() when it got its slot; 0 before that
     first_token: float = 0.0  # time.perf_counter() at the first token; 0 before it
     finished: float = 0.0
 

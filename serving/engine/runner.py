@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import time
 from typing import TYPE_CHECKING
 
 import torch
@@ -12,6 +13,7 @@ from helpers.sampling import next_tokens
 from serving.engine.batch import Batch, check_cache
 from serving.engine.jobs import Sequence
 from serving.engine.logprobs import note_prompt, token_logprob
+from serving.engine.stats import Stats
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -25,6 +27,7 @@ class ModelRunner:
     Attributes:
         decoding: the running batch; every row gets a token at each step.
         prefilling: the rows that join it when their prompts have been read.
+        stats: what was done so far.
     """
 
     def __init__(
@@ -43,7 +46,7 @@ class ModelRunner:
             prefill_chunk: most columns of the prompts that are read in one pass.
         """
         self.model, self.tokenizer, self.context = model, tokenizer, context
-        self.prefill_chunk = prefill_chunk
+        self.prefill_chunk, self.stats = prefill_chunk, Stats()
         end = model.generation_config.eos_token_id if model.generation_config else None
         self.ends = set(end) if isinstance(end, list) else {end}
         self.decoding, self.prefilling = self._batch([]), self._batch([])
@@ -55,6 +58,11 @@ class ModelRunner:
     def rows(self) -> list[Sequence]:
         """Every row that has a slot."""
         return [*self.decoding.rows, *self.prefilling.rows]
+
+    @property
+    def cached_tokens(self) -> int:
+        """Places in the key-value cache that rows take up, padding included."""
+        return sum(len(batch) * batch.width for batch in (self.decoding, self.prefilling))
 
     def probe(self, row: Sequence) -> None:
         """Refuse a model that cannot be served, by reading one token of a row.
@@ -73,6 +81,8 @@ class ModelRunner:
                 row.generator = torch.Generator(self.model.device).manual_seed(row.seed)
                 ends = () if row.job.ignore_end else self.ends
                 row.ending = Ending(self.tokenizer, ends, row.max_new_tokens, row.settings.stop)
+                row.started = time.perf_counter()
+                self.stats.prompt_tokens += row.prompt_tokens
         self.prefilling = self._batch(rows)
 
     def prefill(self) -> None:
@@ -102,6 +112,7 @@ class ModelRunner:
                 wanted = row.job.logprobs
                 noted = None if wanted is None else token_logprob(scores, token, wanted)
                 row.accept(token, noted)
+                self.stats.new_tokens += 1
             except Exception as error:
                 log.exception("a text failed; the others go on")
                 row.end("error", f"writing this text failed: {type(error).__name__}")

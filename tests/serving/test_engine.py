@@ -398,6 +398,7 @@ for spare in (60_000_000, 30_000_000, 15_000_000):  # what is too little depends
     if engine.slots < 64:
         break
 assert engine.alive and engine.slots < 64, engine.slots
+assert engine.stats.out_of_memory >= 1
 assert all(text.new_tokens == 20 for text in texts)
 assert texts[7].ids == alone.ids
 os._exit(0)  # every claim holds; without memory the libraries' own clean-up may abort

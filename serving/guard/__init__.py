@@ -1,0 +1,1 @@
+"""What an operator expects of a service: metrics, logs, keys, limits, a cache. (Lesson 09.)"""
