@@ -25,7 +25,7 @@ import psutil
 
 from helpers.models import locate, models_folder
 from serving.client.process import ServerError
-from system.child import end_children, own_session
+from system.child import own_session
 from system.environment import ROOT
 from system.errors import see
 
@@ -102,17 +102,16 @@ class CommandServer:
     def stop(self) -> None:
         """End it and what it has started, by force where it does not end by itself."""
         if self.process is not None and self.process.poll() is None:
+            children: list[psutil.Process] = []
             with suppress(psutil.NoSuchProcess):
                 children = psutil.Process(self.process.pid).children(recursive=True)
             self.process.terminate()
             try:
                 self.process.wait(10)
             except subprocess.TimeoutExpired:
-                with suppress(psutil.NoSuchProcess):
-                    end_children(psutil.Process(self.process.pid))
                 self.process.kill()
                 self.process.wait()
-            for child in children:
+            for child in children:  # vLLM's engine is a process of its own
                 with suppress(psutil.NoSuchProcess):
                     child.kill()
 
