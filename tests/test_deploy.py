@@ -243,6 +243,28 @@ def test_compose_leaves_time_to_drain() -> None:
     assert all(name.startswith("LLM_") for name in service["environment"])
 
 
+def test_grafana_finds_prometheus_which_finds_the_service() -> None:
+    def load(name: str) -> Any:
+        return yaml.safe_load((DEPLOY / name).read_text(encoding="utf-8"))
+
+    services = load("compose.yaml")["services"]
+    alone, composed = load("prometheus/prometheus.yml"), load("prometheus/compose.yml")
+    port = value("EXPOSE")
+    for config, target in ((alone, f"127.0.0.1:{port}"), (composed, f"llm:{port}")):
+        (job,) = config["scrape_configs"]
+        assert job.pop("static_configs") == [{"targets": [target]}]
+    assert alone == composed  # but for the service's name
+    assert "--config.file=/etc/prometheus/compose.yml" in services["prometheus"]["command"]
+    mounts = [volume.split(":")[:2] for volume in services["grafana"]["volumes"]]
+    (source,) = load("grafana/datasource.yaml")["datasources"]
+    assert source["url"] == "http://prometheus:9090" and source["type"] == "prometheus"
+    (provider,) = load("grafana/dashboards.yaml")["providers"]
+    (shown,) = [inside for here, inside in mounts if here == "./prometheus/grafana.json"]
+    assert Path(shown).parent.as_posix() == provider["options"]["path"]
+    for kind in ("datasources", "dashboards"):
+        assert any(f"/etc/grafana/provisioning/{kind}/" in inside for _, inside in mounts)
+
+
 # --- Kubernetes ---------------------------------------------------------------------------
 
 
@@ -307,6 +329,23 @@ def test_every_probe_is_answered(container: Container, overlay: str) -> None:
         answer = container.get(probe["httpGet"]["path"])
         assert answer.status_code == 200, name
     assert found["livenessProbe"]["httpGet"]["path"] != found["readinessProbe"]["httpGet"]["path"]
+
+
+@pytest.mark.slow
+def test_the_autoscalers_metric_is_served(container: Container) -> None:
+    """The guide's rule for Prometheus' adapter makes it from a series that /metrics has."""
+    scaler = one(render(DEPLOY / "kubernetes/base"), "HorizontalPodAutoscaler")["spec"]
+    (metric,) = scaler["metrics"]
+    guide = (ROOT / "docs/deploy.md").read_text(encoding="utf-8")
+    (rules,) = [yaml.safe_load(y) for y in re.findall(r"```yaml\n(rules:.+?)```", guide, re.DOTALL)]
+    (rule,) = rules["rules"]["custom"]
+    assert rule["name"]["as"] == metric["pods"]["metric"]["name"]
+    series = rule["seriesQuery"].partition("{")[0]
+    assert re.search(
+        rf"(?m)^{re.escape(series)}(\{{[^}}]*\}})? 0(\.0)?$", container.get("/metrics").text
+    )
+    slots = one(render(DEPLOY / "kubernetes/base"), "ConfigMap")["data"]["LLM_SLOTS"]
+    assert int(metric["pods"]["target"]["averageValue"]) < int(slots)
 
 
 @pytest.mark.parametrize("overlay", OURS)
