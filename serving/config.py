@@ -89,6 +89,9 @@ class Config(BaseModel):
     prefill_chunk: int = Field(
         128, ge=1, le=65_536, description="most prompt tokens computed between two steps"
     )
+    prefix_cache_mb: int = Field(
+        64, ge=0, le=1_048_576, description="MiB for beginnings that prompts share; 0 keeps none"
+    )
     drain_seconds: float = Field(
         30, ge=0, le=3600, description="how long a shutdown waits for running requests"
     )

@@ -99,11 +99,11 @@ class Service:
             queue_length=self.config.queue_length,
             prefill_chunk=self.config.prefill_chunk,
             batching=self.config.batching,
+            prefix_cache_bytes=self.config.prefix_cache_mb * 2**20,
         )
         engine.start()
         self.device, self.cuda_available = device_label(where), torch.cuda.is_available()
-        self._tokenizer = SharedTokenizer(tokenizer)
-        self.loaded = engine
+        self._tokenizer, self.loaded = SharedTokenizer(tokenizer), engine
 
     @property
     def problem(self) -> str:

@@ -50,7 +50,7 @@ def status_routes(service: Service) -> APIBlueprint:
     @api.get("/info", responses={200: schemas.Info, 503: schemas.Error})
     def info() -> Response:
         """What this server runs and allows."""
-        config = service.config
+        config, prefixes = service.config, service.engine.prefixes
         return answer(
             schemas.Info(
                 api_version=schemas.API_VERSION,
@@ -63,6 +63,11 @@ def status_routes(service: Service) -> APIBlueprint:
                 slots=service.engine.slots,
                 batching=config.batching,
                 chat=service.tokenizer.has_chat_template,
+                prefix_cache=schemas.PrefixCacheInfo(
+                    capacity_bytes=prefixes.capacity_bytes,
+                    used_bytes=prefixes.used_bytes,
+                    **vars(prefixes.stats),
+                ),
                 structured_outputs=service.engine.grammars.kinds,
                 supported_parameters=schemas.parameter_info(service),
             )
@@ -133,6 +138,7 @@ def _response(service: Service, prompt: str, job: Job) -> schemas.GenerateRespon
             model=service.model,
             device=service.device,
             prompt_tokens=first.prompt_tokens,
+            cached_tokens=first.cached_tokens,
             new_tokens=first.new_tokens,
             total_tokens=first.prompt_tokens + first.new_tokens,
             time_to_first_token_seconds=round(first.ttft, 4),

@@ -60,6 +60,7 @@ class Metadata(BaseModel):
     model: str
     device: str
     prompt_tokens: int
+    cached_tokens: int = Field(description="Of the prompt: not computed again for this request.")
     new_tokens: int = Field(description="Of the first text, if several were asked for.")
     total_tokens: int
     time_to_first_token_seconds: float = Field(description="Waiting in the queue included.")
@@ -130,6 +131,16 @@ class ParameterInfo(BaseModel):
     openai: OpenAIName | None = Field(None, description="None: /v1/completions has it not.")
 
 
+class PrefixCacheInfo(BaseModel):
+    """What is kept of prompts, for those that begin alike."""
+
+    capacity_bytes: int = Field(description="0: nothing is kept.")
+    used_bytes: int
+    prompt_tokens: int = Field(description="Of all prompts since the start.")
+    cached_tokens: int = Field(description="Of these, not computed again.")
+    evicted_blocks: int = Field(description="Blocks of 16 tokens that made room for others.")
+
+
 class Info(BaseModel):
     """What this server runs and allows."""
 
@@ -143,6 +154,7 @@ class Info(BaseModel):
     slots: int = Field(description="Texts written at the same time.")
     batching: Literal["continuous", "static"]
     chat: bool = Field(description="The model has a chat template: /v1/chat/completions answers.")
+    prefix_cache: PrefixCacheInfo
     structured_outputs: list[str] = Field(description="Forms that /v1 can write texts in.")
     supported_parameters: dict[str, ParameterInfo]
 

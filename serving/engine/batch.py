@@ -62,6 +62,26 @@ class Batch:
         """Whether the whole prompts have been fed."""
         return self.width >= self._prompt_mask.shape[1]
 
+    def restore(self, prefixes: list[Tensor]) -> None:
+        """Begin with what is known of the prompts, before anything is fed.
+
+        Args:
+            prefixes: keys and values of each row's first tokens, (layers, 2, heads, tokens,
+                size); the same number of tokens must be left to feed in the longest prompts.
+        """
+        width = max(prefix.shape[3] for prefix in prefixes)
+        padded = [pad(prefix, (0, 0, width - prefix.shape[3], 0)) for prefix in prefixes]
+        for i, layer in enumerate(torch.stack(padded, dim=2)):  # (2, rows, heads, width, size)
+            self.cache.update(layer[0], layer[1], i)
+        self.mask = self._prompt_mask[:, :width]
+
+    def columns(self, row: int, start: int, end: int) -> Tensor:
+        """Keys and values of a row's tokens from `start` to `end`, as `restore` takes them."""
+        first = self.width - int(self.mask[row].sum())
+        at = slice(first + start, first + end)
+        pairs = [(layer.keys[row, :, at], layer.values[row, :, at]) for layer in self._layers()]
+        return torch.stack([torch.stack(pair) for pair in pairs])
+
     def prefill(self, columns: int, all_logits: bool = False) -> Tensor:
         """Feed the next `columns` columns of the prompts; logits as `_forward` gives them."""
         start, end = self.width, self.width + columns

@@ -26,6 +26,7 @@ from helpers.models import context_length
 from helpers.settings import GenerationSettings
 from serving.engine.grammar import Grammars
 from serving.engine.jobs import Job, Sequence
+from serving.engine.prefix_cache import PrefixCache, PrefixStats
 from serving.engine.runner import ModelRunner
 from serving.engine.scheduler import Scheduler
 from serving.engine.stats import Stats
@@ -50,6 +51,7 @@ class Engine:
         queue_length: int = 64,
         prefill_chunk: int = 128,
         batching: str = "continuous",
+        prefix_cache_bytes: int = 0,
     ) -> None:
         """An engine that is not running yet: `start` it.
 
@@ -62,12 +64,15 @@ class Engine:
             batching: "continuous" (rows join and leave at every step), or "static" for the
                 older way: fill a batch, run it to the end of its longest text, answer,
                 and only then take the next.
+            prefix_cache_bytes: most memory for keys and values of prompts that were read,
+                for those that begin alike; 0 keeps none.
         """
         self.model, self.tokenizer, self.context = model, tokenizer, context_length(model)
         self.static = batching == "static"
         self.alive = True
         self._scheduler = Scheduler(slots, queue_length, prefill_chunk)
-        self._runner = ModelRunner(model, tokenizer, self.context, prefill_chunk)
+        self.prefixes = PrefixCache(prefix_cache_bytes)
+        self._runner = ModelRunner(model, tokenizer, self.context, prefill_chunk, self.prefixes)
         vocabulary = model.get_input_embeddings().num_embeddings
         self.grammars = Grammars(tokenizer, vocabulary, self._runner.ends)
         self._closing, self._last_step = False, 0.0
@@ -86,7 +91,7 @@ class Engine:
         self.submit(warm_up)
         for _ in warm_up.updates():
             pass
-        self._runner.stats = Stats()
+        self._runner.stats, self.prefixes.stats = Stats(), PrefixStats()
 
     def submit(self, job: Job) -> None:
         """Put a job into the queue, all of its sequences or none.
@@ -195,7 +200,7 @@ class Engine:
         """Whether there was anything to read."""
         runner = self._runner
         if not runner.prefilling.rows:
-            runner.admit(self._scheduler.take(len(runner.decoding)))
+            runner.admit(self._scheduler.take(len(runner.decoding), runner.unread))
         if not runner.prefilling.rows:
             return False
         runner.prefill()
@@ -223,9 +228,14 @@ class Engine:
     def _shrink(self, trouble: str) -> None:
         """Out of memory: go on with half the rows; the others wait and are prefilled again."""
         self.stats.out_of_memory += 1
+        kept = len(self.prefixes)
         rows = self._runner.clear()
         self._deliver([row for row in rows if row.finish_reason])
         rows = [row for row in rows if not row.finish_reason]
+        if kept:  # they may have been what was too much
+            self.prefixes.capacity_bytes = 0
+            log.warning("out of memory: no prompts are kept from now on (%s)", trouble)
+            return self._scheduler.put_back(rows)
         if len(rows) <= 1:
             log.error("out of memory with a single text: %s", trouble)
             return self._end(rows, "error", "not even this text alone fits in memory")

@@ -73,6 +73,8 @@ class Sequence:
         ids: token ids, the prompt's and then the new ones.
         prompt_tokens: how many of `ids` are the prompt.
         max_new_tokens: the most that are added to it.
+        cached_tokens: how many of the prompt were not computed again: an earlier one began
+            alike.
         finish_reason: "length", "end_of_text", "stop", "cancelled", "timeout", "error",
             "structure".
     """
@@ -93,6 +95,7 @@ class Sequence:
     finish_reason: str = ""
     error: str = ""
     started: float = 0.0  # time.perf_counter() when it got its slot; 0 before that
+    cached_tokens: int = 0
     first_token: float = 0.0  # time.perf_counter() at the first token; 0 before it
     finished: float = 0.0
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
+from functools import partial
 from typing import TYPE_CHECKING
 
 import torch
@@ -13,6 +14,7 @@ from helpers.sampling import next_tokens
 from serving.engine.batch import Batch, check_cache
 from serving.engine.jobs import Sequence
 from serving.engine.logprobs import note_prompt, token_logprob
+from serving.engine.prefix_cache import PrefixCache
 from serving.engine.stats import Stats
 
 if TYPE_CHECKING:
@@ -36,6 +38,7 @@ class ModelRunner:
         tokenizer: PreTrainedTokenizerBase,
         context: int,
         prefill_chunk: int,
+        prefixes: PrefixCache,
     ) -> None:
         """No rows yet.
 
@@ -44,9 +47,10 @@ class ModelRunner:
             tokenizer: its tokenizer.
             context: the most tokens that a row can hold.
             prefill_chunk: most columns of the prompts that are read in one pass.
+            prefixes: what is kept of the prompts that were read.
         """
         self.model, self.tokenizer, self.context = model, tokenizer, context
-        self.prefill_chunk, self.stats = prefill_chunk, Stats()
+        self.prefill_chunk, self.prefixes, self.stats = prefill_chunk, prefixes, Stats()
         end = model.generation_config.eos_token_id if model.generation_config else None
         self.ends = set(end) if isinstance(end, list) else {end}
         self.decoding, self.prefilling = self._batch([]), self._batch([])
@@ -74,8 +78,14 @@ class ModelRunner:
         batch.prefill(1)
         check_cache(batch.cache)
 
+    def unread(self, row: Sequence) -> int:
+        """How many tokens of a waiting row the model has yet to read."""
+        known = 0 if row.job.prompt_logprobs else self.prefixes.known(row.ids)
+        return len(row.ids) - known
+
     def admit(self, rows: list[Sequence]) -> None:
         """Give rows their slots; their prompts are read by `prefill`."""
+        unread = max((self.unread(row) for row in rows), default=0)
         for row in rows:
             if row.generator is None:  # not one that comes back after running out of memory
                 row.generator = torch.Generator(self.model.device).manual_seed(row.seed)
@@ -84,6 +94,15 @@ class ModelRunner:
                 row.started = time.perf_counter()
                 self.stats.prompt_tokens += row.prompt_tokens
         self.prefilling = self._batch(rows)
+        # All rows are fed the same columns. A row of which more is known than of the others
+        # is read from where they begin: in place of padding, which would cost as much.
+        for row in rows:
+            row.cached_tokens = max(0, len(row.ids) - unread)
+            self.prefixes.stats.prompt_tokens += len(row.ids)
+            self.prefixes.stats.cached_tokens += row.cached_tokens
+        if any(row.cached_tokens for row in rows):
+            kept = [self.prefixes.read(row.ids, row.cached_tokens) for row in rows]
+            self.prefilling.restore(kept)
 
     def prefill(self) -> None:
         """Read one chunk of the prompts; when all are read the rows start to decode."""
@@ -96,6 +115,8 @@ class ModelRunner:
             logits = logits[:, -1]
         if batch.prefilled:
             self._choose(batch.rows, logits)
+            for i, row in enumerate(batch.rows):
+                self.prefixes.store(row.ids[: row.prompt_tokens], partial(batch.columns, i))
             self.decoding.join(batch)
             self.prefilling = self._batch([])
 
@@ -129,8 +150,9 @@ class ModelRunner:
         return gone
 
     def clear(self) -> list[Sequence]:
-        """Free every slot and the memory of its row; returns the rows."""
+        """Free every slot, the memory of its row and the kept prompts; returns the rows."""
         rows = self.rows
+        self.prefixes.clear()
         self.decoding, self.prefilling = self._batch([]), self._batch([])
         if self.model.device.type == "cuda":
             torch.cuda.empty_cache()

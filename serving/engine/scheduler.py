@@ -8,7 +8,7 @@ from __future__ import annotations
 import threading
 import time
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 from serving.engine.jobs import Job, NotReadyError, QueueFullError, Sequence
 
@@ -67,17 +67,19 @@ class Scheduler:
             while not (self._waiting or self.closed):
                 self._changed.wait()
 
-    def take(self, running: int) -> list[Sequence]:
+    def take(self, running: int, unread: Callable[[Sequence], int]) -> list[Sequence]:
         """The next in the queue: one long prompt, or as many short ones as fit in a chunk.
 
         Args:
             running: how many slots are in use.
+            unread: how many tokens of a prompt have to be read.
         """
         group: list[Sequence] = []
+        longest = 0
         with self._changed:
             while self._waiting and running + len(group) < self.slots:
                 following = self._waiting[0]
-                longest = max(len(row.ids) for row in [*group, following])
+                longest = max(longest, unread(following))
                 alone = following.job.prompt_logprobs
                 if group and (alone or longest * (len(group) + 1) > self.prefill_chunk):
                     break

@@ -208,11 +208,13 @@ def test_other_architectures_equal_generate(loaded: Loaded, config) -> None:
         parameter.data.mul_(3)
     model.generation_config.eos_token_id = None
     other = (model, loaded[1])
-    engine = start(other, slots=5, prefill_chunk=16)
+    engine = start(other, slots=5, prefill_chunk=16, prefix_cache_bytes=2**18)
     chance = random.Random(3)
     jobs = []
+    system = " ".join(chance.choices(WORDS, k=50))
     for n in range(12):
         prompt = " ".join(chance.choices(WORDS, k=chance.choice([1, 5, 12, 40])))
+        prompt = f"{system} {prompt}" if n % 2 else prompt
         jobs.append(make(loaded, room=chance.randint(3, 30), prompt=prompt, temperature=0, seed=n))
         engine.submit(jobs[-1])
         time.sleep(0.01)
@@ -220,6 +222,7 @@ def test_other_architectures_equal_generate(loaded: Loaded, config) -> None:
         finish(job)
         row = job.sequences[0]
         assert row.ids == greedy(other, row)
+    assert engine.prefixes.stats.cached_tokens > 100
     engine.close()
 
 

@@ -61,6 +61,11 @@ def job_of(*lengths: int, time_limit: float = 10.0, **options: Any) -> Job:
     return job
 
 
+def tokens(row: Sequence) -> int:
+    """What a row costs to read where nothing is kept of other prompts."""
+    return len(row.ids)
+
+
 def writing(tokenizer: PreTrainedTokenizerBase, length: int = 3, **options: Any) -> Sequence:
     """The only sequence of a job, ready to take tokens."""
     row = job_of(2, **options).sequences[0]
@@ -276,7 +281,7 @@ def test_all_of_a_job_is_taken_or_nothing() -> None:
     assert (len(queue), queue.unanswered) == (3, 3)
     last = job_of(1)
     queue.submit(last)
-    assert queue.take(0) == first.sequences[:2] and queue.unanswered == 4
+    assert queue.take(0, tokens) == first.sequences[:2] and queue.unanswered == 4
     queue.answered()
     assert queue.unanswered == 3
     assert queue.empty() == [first.sequences[2], *last.sequences] and len(queue) == 0
@@ -314,24 +319,32 @@ def test_short_prompts_are_taken_together_as_far_as_they_fill_a_chunk() -> None:
     queue = Scheduler(slots=8, queue_length=8, prefill_chunk=12)
     rows = job_of(3, 4, 4, 1, 13, 2).sequences
     queue.submit(rows[0].job)
-    assert queue.take(8) == [] and queue.take(9) == []
-    assert queue.take(7) == rows[:1], "one slot is free"
-    assert queue.take(1) == rows[1:4], "three rows as wide as the widest fill the chunk"
-    assert queue.take(0) == rows[4:5], "a longer one goes alone"
-    assert queue.take(0) == rows[5:] and queue.take(0) == []
+    assert queue.take(8, tokens) == [] and queue.take(9, tokens) == []
+    assert queue.take(7, tokens) == rows[:1], "one slot is free"
+    assert queue.take(1, tokens) == rows[1:4], "three rows as wide as the widest fill the chunk"
+    assert queue.take(0, tokens) == rows[4:5], "a longer one goes alone"
+    assert queue.take(0, tokens) == rows[5:] and queue.take(0, tokens) == []
     queue.put_back(rows[:3])
     assert queue.empty() == rows[:3], "in their order, at the head"
+
+
+def test_what_is_known_of_prompts_does_not_count() -> None:
+    queue = Scheduler(slots=8, queue_length=8, prefill_chunk=12)
+    rows = job_of(40, 41, 45, 45).sequences
+    queue.submit(rows[0].job)
+    assert queue.take(0, lambda row: len(row.ids) - 40) == rows[:2], "0 and 1 left to read"
+    assert queue.take(0, lambda row: len(row.ids) - 40) == rows[2:], "5 and 5: ten columns"
 
 
 def test_a_prompt_whose_tokens_are_judged_goes_alone() -> None:
     queue = Scheduler(slots=8, queue_length=8, prefill_chunk=64)
     for judged in (False, True, True, False):
         queue.submit(job_of(2, prompt_logprobs=judged))
-    assert [len(queue.take(0)) for _ in range(5)] == [1, 1, 1, 1, 0]
+    assert [len(queue.take(0, tokens)) for _ in range(5)] == [1, 1, 1, 1, 0]
     running = job_of(1).sequences
     queue.submit(job_of(1, 1))
     queue.put_back(running)
-    assert queue.take(0)[0] is running[0]
+    assert queue.take(0, tokens)[0] is running[0]
 
 
 def test_what_waited_too_long_or_for_nobody_leaves_the_queue(clock: Clock) -> None:

@@ -25,10 +25,17 @@ class OpenAIError(BaseModel):
     error: OpenAIErrorBody
 
 
+class PromptTokensDetails(BaseModel):
+    """Where a prompt's tokens came from."""
+
+    cached_tokens: int = Field(description="Not computed again: an earlier prompt began alike.")
+
+
 class Usage(BaseModel):
     """Tokens read and written."""
 
     prompt_tokens: int
+    prompt_tokens_details: PromptTokensDetails
     completion_tokens: int
     total_tokens: int
 

@@ -86,8 +86,12 @@ class Writer:
         texts = rows[0].settings.num_return_sequences
         read = sum(row.prompt_tokens for row in rows[::texts])
         written = sum(row.new_tokens for row in rows)
+        cached = sum(row.cached_tokens for row in rows[::texts])
         return answers.Usage(
-            prompt_tokens=read, completion_tokens=written, total_tokens=read + written
+            prompt_tokens=read,
+            prompt_tokens_details=answers.PromptTokensDetails(cached_tokens=cached),
+            completion_tokens=written,
+            total_tokens=read + written,
         )
 
     def start(self) -> Iterator[dict[str, Any]]:
