@@ -1,4 +1,4 @@
-"""Time to first token behind a shared system prompt, with and without the prefix cache. (Lesson 08.)
+"""Time to first token behind a shared system prompt, with and without prefix cache. (Lesson 08.)
 
     python -m benchmarks.prefix [--model NAME] [--tokens 400] [--rounds 5]
 

@@ -109,6 +109,18 @@ def test_show_config_names_every_setting_and_its_source() -> None:
     assert "HOST=build-7" in lines["not"]
 
 
+def test_the_page_of_settings_lists_each_with_its_default() -> None:
+    lines = (ROOT / "docs" / "settings.md").read_text(encoding="utf-8").splitlines()
+    listed = [tuple(line.strip("| ").split(" | ")) for line in lines if line.startswith("| `LLM_")]
+    expected = []
+    for name, setting in Config.model_fields.items():
+        value = setting.default
+        shown = str(value).lower() if isinstance(value, bool) else value or "–"
+        shown = value if value == 0 and value is not False else shown
+        expected.append((f"`LLM_{name.upper()}`", str(shown), setting.description))
+    assert [(name, default.strip("`"), what) for name, default, what in listed] == expected
+
+
 def test_env_files_of_other_editors(env_file: Path) -> None:
     env_file.write_bytes("PORT=5001\r\n".encode("utf-16"))  # as PowerShell's > writes it
     assert load_config(env_file).port == 5001
