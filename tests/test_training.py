@@ -63,7 +63,7 @@ def test_trains_and_resumes(corpus: Path, tmp_path: Path) -> None:
     assert state["tokens"] == 16 * 1024
 
 
-@pytest.mark.slow
+@pytest.mark.soak
 def test_two_processes_share_gradients(corpus: Path, tmp_path: Path) -> None:
     result = train(corpus, tmp_path, 4 * 1024, workers=2)
     assert result.returncode == 0, result.stderr

@@ -85,8 +85,14 @@ def lesson(request: pytest.FixtureRequest, lab: Lab, browser: Any, pictures: Pat
     context.close()
 
 
-# Minutes of measuring, and nothing that a page must do: nbval and papermill run these each time.
-LONG = {"01_tokenization", "04_resource_monitoring", "05_model_comparison", "07_prompts"}
+# Nothing that 00, 03 and 06 do not show of a page: nbval and papermill run these each time.
+LONG = {
+    "01_tokenization",
+    "02_basic_generation",
+    "04_resource_monitoring",
+    "05_model_comparison",
+    "07_prompts",
+}
 each_lesson = pytest.mark.parametrize(
     "lesson",
     [pytest.param(name, marks=[pytest.mark.soak] * (name in LONG)) for name in NAMES],

@@ -38,7 +38,7 @@ def report(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A real report of one lesson with two models."""
     folder = tmp_path_factory.mktemp("reports") / "report"
     models = ["-p", "MODEL_NAME=course-gpt-1m", "-p", "MODEL_NAME=course-gpt-4m"]
-    command = [sys.executable, "-m", "classroom.report", "00", *models, "--output", str(folder)]
+    command = [sys.executable, "-m", "classroom.report", "01", *models, "--output", str(folder)]
     subprocess.run(command, cwd=ROOT, check=True, capture_output=True, timeout=300)
     return folder
 
