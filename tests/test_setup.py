@@ -161,6 +161,7 @@ def test_make_explains_itself(require_tool: Callable[..., str]) -> None:
     assert mentioned <= set(targets), "the documents name a target that does not exist"
 
 
+@pytest.mark.slow
 def test_train_without_a_corpus_says_what_to_give(require_tool: Callable[..., str]) -> None:
     if not (ROOT / ".venv/course-stamp").exists():
         skip_or_fail("the environment was not made by `make setup`")
