@@ -61,7 +61,7 @@ def compare(
         repeats: timed generations a model; each takes the next prompt.
         seed: of the first repeat; the next ones count on.
         device: "cpu", "cuda:0", "auto" …
-        prompts: what to go on from; one sample text is kept for each.
+        prompts: what to continue; one sample text is kept for each.
         heldout: text for the bits per byte; None takes the course's own, "" leaves it out.
         timeout_s: the most seconds for one model.
         memory_limit_mb: the most memory (MB) for one model beyond what Python, torch and

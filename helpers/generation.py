@@ -62,7 +62,7 @@ class Generation:
 
 
 def run(owner: TextGenerator, prompts: list[str], settings: GenerationSettings) -> list[Generation]:
-    """Go on from every prompt, in as few batches as possible.
+    """Continue every prompt, in as few batches as possible.
 
     Args:
         owner: its lock is held.

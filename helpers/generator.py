@@ -92,10 +92,10 @@ class TextGenerator:
         return time.perf_counter() - start
 
     def generate(self, prompt: str, truncate: bool = False, **parameters: Any) -> Generation:
-        """Go on from a prompt.
+        """Continue a prompt.
 
         Args:
-            prompt: the text to go on from.
+            prompt: the text to continue.
             truncate: drop the beginning of a prompt that is too long, with a warning,
                 instead of refusing it.
             **parameters: any field of `GenerationSettings`.
@@ -109,7 +109,7 @@ class TextGenerator:
     def generate_batch(
         self, prompts: list[str], truncate: bool = False, **parameters: Any
     ) -> list[Generation]:
-        """Go on from several prompts in one batch, padded on the left to equal length.
+        """Continue several prompts in one batch, padded on the left to equal length.
 
         All share the parameters and the times; random numbers are drawn for the batch as
         a whole, so a seeded text here differs from the same prompt alone. Padding counts
@@ -152,7 +152,7 @@ class TextGenerator:
         return text
 
     def stream(self, prompt: str, truncate: bool = False, **parameters: Any) -> TextStream:
-        """Go on from a prompt piece by piece: iterate over the returned `TextStream`.
+        """Continue a prompt piece by piece: iterate over the returned `TextStream`.
 
         Raises:
             ParameterError: as `generate`; more than one sequence.

@@ -52,7 +52,7 @@ LEAST_TEMPERATURE = 1e-5  # anything lower is greedy; logits divided by it would
 
 
 class GenerationSettings(BaseModel):
-    """How to go on from a prompt: every parameter, validated.
+    """How to continue a prompt: every parameter, validated.
 
     `GenerationSettings(temperature=3)` raises `ParameterError`, a ValueError that names
     the parameter, the value and the allowed range. The prompt is no parameter; `check_prompt`

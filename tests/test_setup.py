@@ -171,6 +171,7 @@ def test_train_without_a_corpus_says_what_to_give(require_tool: Callable[..., st
     assert ran.returncode != 0 and "CORPUS=" in ran.stderr.splitlines()[0]
 
 
+@pytest.mark.slow
 def test_second_set_up_has_nothing_to_do() -> None:
     if not (ROOT / ".venv/course-stamp").exists():
         skip_or_fail("the environment was not made by `make setup`")

@@ -82,14 +82,14 @@ def text_routes(service: Service) -> APIBlueprint:
 
     @api.post("/generate", responses={200: schemas.GenerateResponse, **ERRORS})
     def generate(body: schemas.GenerateRequest) -> Response:
-        """Go on from a prompt and answer when the text is complete."""
+        """Continue a prompt and answer when the text is complete."""
         job = service.start([service.tokenizer.encode(body.prompt)], body.settings())
         wait(job)
         return answer(_response(service, body.prompt, job))
 
     @api.post("/stream", responses={**STREAMS, **ERRORS})
     def stream_text(body: schemas.GenerateRequest) -> Response:
-        """Go on from a prompt and send the text while it is written.
+        """Continue a prompt and send the text while it is written.
 
         With Accept: text/event-stream: events {"text": piece}, then an event "done" with
         usage and timings. Otherwise: the new text as plain text.

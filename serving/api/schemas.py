@@ -33,7 +33,7 @@ TEXT = {
 
 
 class GenerateRequest(GenerationSettings):
-    """A prompt and how to go on from it; only the prompt is required.
+    """A prompt and how to continue it; only the prompt is required.
 
     `max_length` counts the prompt's tokens and the new ones, `max_new_tokens` only the
     new ones: pass one of the two or neither. What a length may be at most depends on the
@@ -41,7 +41,7 @@ class GenerateRequest(GenerationSettings):
     """
 
     prompt: Annotated[str, WithJsonSchema(TEXT)] = Field(
-        description="The text to go on from, without blanks around it."
+        description="The text to continue, without blanks around it."
     )
 
     @field_validator("prompt", mode="before")

@@ -154,10 +154,10 @@ class Client:
         raise TimeoutError(f"the server was not ready within {timeout:g} s: {last}")
 
     def generate(self, prompt: str, **parameters: Any) -> Answer:
-        """Go on from a prompt.
+        """Continue a prompt.
 
         Args:
-            prompt: the text to go on from.
+            prompt: the text to continue.
             **parameters: any field of `GenerationSettings`.
 
         Raises:

@@ -104,7 +104,7 @@ TokenIds = Annotated[list[Annotated[StrictInt, Field(ge=0)]], Field(min_length=1
 
 
 class CompletionRequest(OpenAIRequest):
-    """POST /v1/completions: go on from one or several prompts."""
+    """POST /v1/completions: continue one or several prompts."""
 
     prompt: (
         Text

@@ -68,7 +68,7 @@ def openai_routes(service: Service) -> APIBlueprint:
 
     @api.post("/v1/completions", responses={200: answers.Completion, **ERRORS})
     def completions(body: CompletionRequest) -> Response:
-        """Go on from one or several prompts."""
+        """Continue one or several prompts."""
         _ = service.engine  # 503 comes before every other complaint
         _check_model(service, body.model)
         prompts = _prompts(service, body)
@@ -99,7 +99,7 @@ def openai_routes(service: Service) -> APIBlueprint:
             raise ParameterError(
                 "model",
                 service.model,
-                "one with a chat template; this one only goes on from text: use /v1/completions",
+                "one with a chat template; this one only continues text: use /v1/completions",
             )
         ids = service.tokenizer.chat([{"role": m.role, "content": m.text} for m in body.messages])
         if not ids:
