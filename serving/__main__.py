@@ -18,8 +18,10 @@ from typing import Any
 from waitress.server import MultiSocketServer, create_server
 
 from serving.api.app import create_app
-from serving.config import Config, ConfigError, in_force, load_config, table
+from serving.config import Config, ConfigError, load_config
+from serving.guard.logs import flush_logs, open_log
 from serving.service import Service
+from serving.settings_shown import in_force, table
 from system import startup
 from system.child import end_with_parent
 from system.errors import see
@@ -59,6 +61,11 @@ def main(argv: list[str] | None = None) -> int:
     if only_show:
         print(table(config))
         return 0
+    try:
+        open_log(config.log_file)
+    except OSError as error:
+        print(f"LLM_LOG_FILE={config.log_file} cannot be written: {error}", file=sys.stderr)
+        return 2
     logging.basicConfig(
         level=logging.DEBUG if config.debug else logging.INFO, format="%(levelname)s: %(message)s"
     )
@@ -185,5 +192,6 @@ class Runner:
 
 if __name__ == "__main__":
     status = startup.exit_status(main)
+    flush_logs()
     # Threads of the HTTP server may still wait for clients; they are not worth waiting for.
     os._exit(status)

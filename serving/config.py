@@ -13,20 +13,12 @@ import os
 from collections.abc import Iterator, Mapping
 from io import StringIO
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
 from dotenv import dotenv_values
-from pydantic import (
-    BaseModel,
-    BeforeValidator,
-    ConfigDict,
-    Field,
-    PrivateAttr,
-    ValidationError,
-    field_validator,
-    model_validator,
-)
+from pydantic import Field, PrivateAttr, ValidationError, field_validator, model_validator
 
+from serving.guard.settings import GuardSettings, Names
 from system.environment import DEFAULT_MODEL, ROOT
 from system.textfiles import TextFileError, read_text
 
@@ -39,20 +31,8 @@ class ConfigError(ValueError):
     """A setting that cannot be used; the message is one line for the person who set it."""
 
 
-def _names(value: object) -> object:
-    """Names between commas as a tuple."""
-    if isinstance(value, str):
-        return tuple(part.strip() for part in value.split(",") if part.strip())
-    return value
-
-
-Names = Annotated[tuple[str, ...], BeforeValidator(_names)]
-
-
-class Config(BaseModel):
+class Config(GuardSettings):
     """Every setting, its default and its range; the variable is LLM_ and the name in capitals."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
 
     model_name: str = Field(DEFAULT_MODEL, description="a shipped model, a folder or a hub id")
     device: str = Field("auto", description="auto, cpu, cuda, cuda:1, mps, or -1, 0, 1 …")
@@ -64,7 +44,7 @@ class Config(BaseModel):
     cors_origins: Names = Field(
         (), description="pages elsewhere that may call it, such as https://example.org; * is any"
     )
-    debug: bool = Field(False, description="log every request")
+    debug: bool = Field(False, description="log more, requests for /health and /metrics as well")
     max_length_limit: int = Field(
         200, ge=2, le=1_000_000, description="most tokens a request may have, prompt and new"
     )
@@ -174,42 +154,6 @@ def load_config(env_file: Path | None = None, **changes: Any) -> Config:
         raise ConfigError(_explain(error, sources)) from None
     config._sources.update(sources)
     return config
-
-
-def passed_over(config: Config) -> list[str]:
-    """Variables of the environment that look meant for the service and are not read."""
-    return [
-        f"{short}={os.environ[short]}"
-        for name in Config.model_fields
-        if name not in SHARED
-        and os.environ.get(short := name.upper())
-        and f"{short} in .env" != config.sources.get(name)
-    ]
-
-
-def in_force(config: Config) -> str:
-    """One line: the settings that are not defaults, and where each comes from."""
-    own = [f"{n}={getattr(config, n)} ({source})" for n, source in config.sources.items()]
-    line = f"Settings: {', '.join(own) or 'all defaults'}"
-    if ignored := passed_over(config):
-        line += f"; not read: {', '.join(ignored)} (the service reads {PREFIX}…)"
-    return f"{line} : python -m serving --show-config lists all"
-
-
-def table(config: Config) -> str:
-    """Every setting, its value and where it comes from, a line each."""
-    rows = [
-        (PREFIX + name.upper(), _shown(getattr(config, name)), config.sources.get(name, "default"))
-        for name in Config.model_fields
-    ]
-    widths = [max(len(row[i]) for row in rows) for i in (0, 1)]
-    lines = [f"{name:{widths[0]}}  {value:{widths[1]}}  {source}" for name, value, source in rows]
-    lines += [f"not read: {text} (the service reads {PREFIX}…)" for text in passed_over(config)]
-    return "\n".join(lines)
-
-
-def _shown(value: object) -> str:
-    return ",".join(value) if isinstance(value, tuple) else str(value)
 
 
 def _explain(error: ValidationError, sources: Mapping[str, str]) -> str:

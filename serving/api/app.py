@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import copy
-import logging
 from pathlib import Path
 from typing import Any
 
-from flask import Response, g, jsonify, request, send_file
+from flask import Response, g, jsonify, send_file
 from flask_openapi3 import Info as DocumentInfo
 from flask_openapi3 import OpenAPI
 
@@ -17,11 +16,11 @@ from serving.api.hosts import guard
 from serving.api.native import status_routes, text_routes
 from serving.api.openai.routes import openai_routes
 from serving.api.streaming import ClientGoneError
+from serving.guard.logs import RequestLog
 from serving.guard.metrics import Metrics, metrics_routes
 from serving.guard.records import keep_records
 from serving.service import Service
 
-log = logging.getLogger(__name__)
 LENGTHS = (  # where a length is asked for, by what name, and what it counts
     ("GenerateRequest", "max_length", "max_length"),
     ("GenerateRequest", "max_new_tokens", "max_new_tokens"),
@@ -48,7 +47,8 @@ def create_app(service: Service) -> OpenAPI:
     app.json.sort_keys = False  # type: ignore[attr-defined]  # /info lists parameters in their order
     app.config["MAX_CONTENT_LENGTH"] = service.config.max_body_bytes
     metrics = Metrics(service)
-    keep_records(app, [metrics.add])
+    log = RequestLog(service, metrics.lost_lines.inc)
+    keep_records(app, [metrics.add, log.add])
     register_errors(app)
     guard(app, service.config)
 
@@ -56,11 +56,6 @@ def create_app(service: Service) -> OpenAPI:
     def _gone(error: ClientGoneError) -> Response:
         g.error_kind = "client_gone"
         return Response(status=499)  # nobody reads it; nginx' number for "client closed request"
-
-    @app.after_request
-    def _log(response: Response) -> Response:
-        log.debug("%s %s %d", request.method, request.path, response.status_code)
-        return response
 
     @app.route("/openapi.json")
     def openapi() -> Response:

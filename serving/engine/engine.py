@@ -128,9 +128,9 @@ class Engine:
         return len(self._runner.rows)
 
     @property
-    def cached_tokens(self) -> int:
+    def cache_places(self) -> int:
         """Places in the key-value cache that rows take up, padding included."""
-        return self._runner.cached_tokens
+        return self._runner.cache_places
 
     @property
     def waiting(self) -> int:

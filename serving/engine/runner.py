@@ -64,7 +64,7 @@ class ModelRunner:
         return [*self.decoding.rows, *self.prefilling.rows]
 
     @property
-    def cached_tokens(self) -> int:
+    def cache_places(self) -> int:
         """Places in the key-value cache that rows take up, padding included."""
         return sum(len(batch) * batch.width for batch in (self.decoding, self.prefilling))
 

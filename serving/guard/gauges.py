@@ -41,7 +41,7 @@ class EngineCollector(Collector):
         cached = 0.0
         if engine:
             longest = min(config.max_length_limit, engine.context)
-            cached = engine.cached_tokens / (slots * longest)
+            cached = engine.cache_places / (slots * longest)
         yield self._gauge(
             "vllm:num_requests_running", "Slots in use", engine.running if engine else 0
         )
@@ -55,6 +55,10 @@ class EngineCollector(Collector):
         )
         yield self._counter("vllm:prompt_tokens", "Tokens of prompts read", stats.prompt_tokens)
         yield self._counter("vllm:generation_tokens", "Tokens written", stats.new_tokens)
+        known = engine.prefixes.stats if engine else None
+        asked, found = (known.prompt_tokens, known.cached_tokens) if known else (0, 0)
+        yield self._counter("vllm:prefix_cache_queries", "Tokens of prompts looked up", asked)
+        yield self._counter("vllm:prefix_cache_hits", "Tokens of these found", found)
         yield self._gaps(stats)
         yield self._gauge("llm_ready", "1 while requests are taken", not service.problem)
         yield self._gauge("llm_slots", "Texts that can be written at the same time", slots)

@@ -53,6 +53,7 @@ class Metrics:
 
     Attributes:
         registry: what /metrics shows; others may register more.
+        lost_lines: log lines that could not be written.
     """
 
     def __init__(self, service: Service) -> None:
@@ -71,6 +72,9 @@ class Metrics:
         )
         for kind in KINDS:
             self._errors.labels(kind)
+        self.lost_lines = Counter(
+            "llm_log_lines_lost", "Log lines that could not be written", registry=self.registry
+        )
         labels = [*self._model, "finished_reason"]
         self._ended = Counter(
             "vllm:request_success", "Texts that ended", labels, registry=self.registry

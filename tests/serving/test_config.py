@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
-from serving.config import Config, ConfigError, in_force, load_config, table
+from serving.config import Config, ConfigError, load_config
+from serving.settings_shown import in_force, table
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -127,3 +130,12 @@ def test_env_files_of_other_editors(env_file: Path) -> None:
     env_file.write_bytes(b"PORT=5001\n#caf\xe9\n")
     with pytest.raises(ConfigError, match=r"\.env, line 2"):
         load_config(env_file)
+
+
+def test_the_example_of_an_env_file_has_every_setting_with_its_default() -> None:
+    text = (ROOT / ".env.example").read_text(encoding="utf-8")
+    shown = dict(re.findall(r"(?m)^#([A-Z_]+)=(.*)$", text))
+    for name, field in Config.model_fields.items():
+        if name not in ("model_name", "device"):
+            default = field.default if isinstance(field.default, str) else json.dumps(field.default)
+            assert shown.get(name.upper()) == default.replace("[]", ""), name
