@@ -19,6 +19,7 @@ from waitress.server import MultiSocketServer, create_server
 
 from serving.api.app import create_app
 from serving.config import Config, ConfigError, load_config
+from serving.guard.keys import warning
 from serving.guard.logs import flush_logs, open_log
 from serving.service import Service
 from serving.settings_shown import in_force, table
@@ -74,7 +75,12 @@ def main(argv: list[str] | None = None) -> int:
     logging.getLogger("waitress").setLevel(logging.WARNING)  # clients may hang up
     service = Service(config)
     try:
+        if loud := warning(config):
+            print(loud, file=sys.stderr, flush=True)
         server = listen(config, service)
+    except ConfigError as error:
+        print(error, file=sys.stderr)
+        return 2
     except (OSError, ValueError) as error:
         print(_no_port(config, error), file=sys.stderr)
         return 1

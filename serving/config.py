@@ -18,7 +18,7 @@ from typing import Any, Literal
 from dotenv import dotenv_values
 from pydantic import Field, PrivateAttr, ValidationError, field_validator, model_validator
 
-from serving.guard.settings import GuardSettings, Names
+from serving.guard.settings import SECRET, GuardSettings, Names
 from system.environment import DEFAULT_MODEL, ROOT
 from system.textfiles import TextFileError, read_text
 
@@ -164,7 +164,9 @@ def _explain(error: ValidationError, sources: Mapping[str, str]) -> str:
     name = str(first["loc"][0])
     schema = Config.model_json_schema()["properties"][name]
     low = schema.get("minimum", schema.get("exclusiveMinimum"))
-    if "enum" in schema:
+    if "must" in schema:
+        must = schema["must"]
+    elif "enum" in schema:
         must = " or ".join(schema["enum"])
     elif schema["type"] == "boolean":
         must = "true or false"
@@ -176,7 +178,7 @@ def _explain(error: ValidationError, sources: Mapping[str, str]) -> str:
         must = "text that is not blank"
     variable = sources[name].removesuffix(" in the environment").removesuffix(" in .env")
     place = " (in .env)" if sources[name].endswith(".env") else ""
-    shown = repr(first["input"])[:60]
+    shown = "…" if name in SECRET else repr(first["input"])[:60]
     return (
         f"{variable}={shown}{place} is not allowed: {variable} must be {must} "
         f"({schema['description']})"

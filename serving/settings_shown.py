@@ -5,12 +5,13 @@ from __future__ import annotations
 import os
 
 from serving.config import PREFIX, SHARED, Config
+from serving.guard.settings import SECRET
 
 
 def passed_over(config: Config) -> list[str]:
     """Variables of the environment that look meant for the service and are not read."""
     return [
-        f"{short}={os.environ[short]}"
+        f"{short}={'…' if name in SECRET else os.environ[short]}"
         for name in Config.model_fields
         if name not in SHARED
         and os.environ.get(short := name.upper())
@@ -20,7 +21,7 @@ def passed_over(config: Config) -> list[str]:
 
 def in_force(config: Config) -> str:
     """One line: the settings that are not defaults, and where each comes from."""
-    own = [f"{n}={getattr(config, n)} ({source})" for n, source in config.sources.items()]
+    own = [f"{n}={_shown(config, n)} ({source})" for n, source in config.sources.items()]
     line = f"Settings: {', '.join(own) or 'all defaults'}"
     if ignored := passed_over(config):
         line += f"; not read: {', '.join(ignored)} (the service reads {PREFIX}…)"
@@ -30,7 +31,7 @@ def in_force(config: Config) -> str:
 def table(config: Config) -> str:
     """Every setting, its value and where it comes from, a line each."""
     rows = [
-        (PREFIX + name.upper(), _shown(getattr(config, name)), config.sources.get(name, "default"))
+        (PREFIX + name.upper(), _shown(config, name), config.sources.get(name, "default"))
         for name in Config.model_fields
     ]
     widths = [max(len(row[i]) for row in rows) for i in (0, 1)]
@@ -39,5 +40,8 @@ def table(config: Config) -> str:
     return "\n".join(lines)
 
 
-def _shown(value: object) -> str:
+def _shown(config: Config, name: str) -> str:
+    value = getattr(config, name)
+    if name in SECRET:
+        return f"({len(value)} of them)" if value else ""
     return ",".join(value) if isinstance(value, tuple) else str(value)

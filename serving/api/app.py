@@ -16,6 +16,7 @@ from serving.api.hosts import guard
 from serving.api.native import status_routes, text_routes
 from serving.api.openai.routes import openai_routes
 from serving.api.streaming import ClientGoneError
+from serving.guard.keys import describe, require_keys
 from serving.guard.logs import RequestLog
 from serving.guard.metrics import Metrics, metrics_routes
 from serving.guard.records import keep_records
@@ -51,6 +52,7 @@ def create_app(service: Service) -> OpenAPI:
     keep_records(app, [metrics.add, log.add])
     register_errors(app)
     guard(app, service.config)
+    require_keys(app, service.config)
 
     @app.errorhandler(ClientGoneError)
     def _gone(error: ClientGoneError) -> Response:
@@ -95,4 +97,5 @@ def _document(app: OpenAPI, service: Service) -> dict[str, Any]:
             models[request_name]["properties"][field]["anyOf"][0]["maximum"] = service.largest(
                 length
             )
+    describe(document, service.config)
     return document

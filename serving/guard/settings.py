@@ -2,23 +2,47 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+import hashlib
+import re
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
 
-def _names(value: object) -> object:
+def _names(value: Any) -> Any:
     """Names between commas as a tuple."""
     if isinstance(value, str):
         return tuple(part.strip() for part in value.split(",") if part.strip())
     return value
 
 
+def hashed(key: str) -> str:
+    """The SHA-256 hash of an API key in hexadecimal; `sha256:…` is one already.
+
+    Raises:
+        ValueError: it is no key; the message says what one is, and never the key.
+    """
+    if re.fullmatch(r"sha256:[0-9a-f]{64}", key):
+        return key.removeprefix("sha256:")
+    if not re.fullmatch(r"[!-+\--~]{16,256}", key) or key.startswith("sha256:"):
+        raise ValueError(KEYS)
+    return hashlib.sha256(key.encode()).hexdigest()
+
+
+KEYS = "a key of 16 to 256 characters (no blanks, commas or accents), or sha256: and its hash"
 Names = Annotated[tuple[str, ...], BeforeValidator(_names)]
+Keys = Annotated[
+    tuple[str, ...],
+    BeforeValidator(lambda value: tuple(map(hashed, _names(value)))),
+    Field(json_schema_extra={"must": KEYS}),
+]
+
+
+SECRET = ("api_keys",)  # settings whose values are never shown
 
 
 class GuardSettings(BaseModel):
-    """Logs; all of it is in `Config`."""
+    """Logs and keys; all of it is in `Config`."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
 
@@ -30,3 +54,9 @@ class GuardSettings(BaseModel):
         "", description="the file that these lines are added to; none: standard error"
     )
     log_prompts: bool = Field(False, description="log what is asked and answered, too")
+    api_keys: Keys = Field(
+        (), description="keys that clients must send, between commas; no key: all may"
+    )
+    api_keys_file: str = Field(
+        "", description="a file of such keys, one a line; # begins a comment"
+    )
