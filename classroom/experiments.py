@@ -14,6 +14,9 @@ def gpt2_speed(tokens: int = 8) -> float:
     """
     import time
 
+    from helpers.isolated import start_libraries
+
+    start_libraries()
     import torch
     from transformers import GPT2Config, GPT2LMHeadModel
 
@@ -45,8 +48,9 @@ def generate_under_limit(model: str, batch: int, tokens: int, more_mb: float) ->
     import warnings
 
     import helpers
-    from helpers.isolated import limit_memory
+    from helpers.isolated import limit_memory, start_libraries
 
+    start_libraries()
     generator = helpers.load(model, "cpu")
     generator.warm_up()
     limit_memory(more_mb)
