@@ -34,6 +34,7 @@ from tests.kustomize import Manifest, containers, render
 DEPLOY = ROOT / "deploy"
 OVERLAYS = ("base", "gpu", "vllm", "kuberay")
 OURS = ("base", "gpu")  # those that run the course's own server
+KEY = "a-key-of-tests-only"
 ARGUMENTS = {"MODEL": "course-gpt-1m"}  # the smallest one; all else as the Dockerfile says
 Step = tuple[str, str]
 
@@ -99,8 +100,11 @@ class Container(NamedTuple):
     process: subprocess.Popen[str]
     url: str
 
-    def get(self, path: str) -> httpx.Response:
-        return httpx.get(self.url + path, trust_env=False)
+    def ask(self, path: str, body: Any = None, key: str = "") -> httpx.Response:
+        headers = {"Authorization": f"Bearer {key}"} if key else {}
+        method, url = "GET" if body is None else "POST", self.url + path
+        with httpx.Client(trust_env=False, timeout=60, headers=headers) as http:
+            return http.request(method, url, json=body)
 
 
 @pytest.fixture(scope="module")
@@ -109,7 +113,8 @@ def container(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Container]:
     folder = tmp_path_factory.mktemp("image")
     build(folder)
     settings = next(o for o in render(DEPLOY / "kubernetes/base") if o["kind"] == "ConfigMap")
-    own = environment() | settings["data"] | {"LLM_PORT": "0"}  # any free one: tests run at once
+    own = environment() | settings["data"] | {"LLM_API_KEYS": KEY}
+    own["LLM_PORT"] = "0"  # any free one: tests run at once
     (folder.parent / "tmp").mkdir(exist_ok=True)
     own |= {"HOME": str(folder.parent / "tmp")}
     kept = {k: os.environ[k] for k in ("PATH", "OMP_WAIT_POLICY", "SYSTEMROOT") if k in os.environ}
@@ -194,7 +199,8 @@ def test_the_container_serves_its_own_code_and_model(container: Container) -> No
     )
     assert Path(ran.stdout.strip()).is_relative_to(container.folder)
     body = {"prompt": "A server", "max_new_tokens": 3}
-    answer = httpx.post(f"{container.url}/generate", json=body, trust_env=False, timeout=60)
+    assert container.ask("/generate", body).status_code == 401
+    answer = container.ask("/generate", body, KEY)
     assert answer.json()["metadata"]["model"] == ARGUMENTS["MODEL"]
 
 
@@ -327,7 +333,7 @@ def test_every_probe_is_answered(container: Container, overlay: str) -> None:
     assert set(probes(found)) == {"startupProbe", "readinessProbe", "livenessProbe"}
     for name, probe in probes(found).items():
         assert probe["httpGet"]["port"] == port["name"]
-        answer = container.get(probe["httpGet"]["path"])
+        answer = container.ask(probe["httpGet"]["path"])  # a kubelet has no key
         assert answer.status_code == 200, name
     assert found["livenessProbe"]["httpGet"]["path"] != found["readinessProbe"]["httpGet"]["path"]
 
@@ -343,7 +349,8 @@ def test_the_autoscalers_metric_is_served(container: Container) -> None:
     assert rule["name"]["as"] == metric["pods"]["metric"]["name"]
     series = rule["seriesQuery"].partition("{")[0]
     assert re.search(
-        rf"(?m)^{re.escape(series)}(\{{[^}}]*\}})? 0(\.0)?$", container.get("/metrics").text
+        rf"(?m)^{re.escape(series)}(\{{[^}}]*\}})? 0(\.0)?$",
+        container.ask("/metrics", key=KEY).text,
     )
     slots = one(render(DEPLOY / "kubernetes/base"), "ConfigMap")["data"]["LLM_SLOTS"]
     assert int(metric["pods"]["target"]["averageValue"]) < int(slots)
@@ -361,6 +368,11 @@ def test_settings_are_the_services_own(overlay: str, monkeypatch: pytest.MonkeyP
         settings["data"]["LLM_DRAIN_SECONDS"]
     )
     assert {"configMapRef": {"name": settings["metadata"]["name"]}} in found["envFrom"]
+    (secret,) = [entry["secretRef"] for entry in found["envFrom"] if "secretRef" in entry]
+    guide = (ROOT / "docs/deploy.md").read_text(encoding="utf-8")
+    made = re.search(r"create secret generic (\S+) --from-literal=LLM_(\w+)=", guide)
+    assert made and secret == {"name": made[1]}
+    assert made[2].lower() in Config.model_fields
     for variable in found.get("env", []):
         assert variable["name"] in ("DEVICE", "MODEL_NAME"), variable
 
@@ -465,7 +477,8 @@ def test_sigterm_reaches_the_server_which_drains(container: Container) -> None:
     body: dict[str, Any] = {"model": ARGUMENTS["MODEL"], "prompt": "A server", "ignore_eos": True}
     body |= {"max_tokens": 200, "stream": True}
     address = f"{container.url}/v1/completions"
-    with httpx.stream("POST", address, json=body, trust_env=False, timeout=60) as stream:
+    asked = {"json": body, "headers": {"Authorization": f"Bearer {KEY}"}, "timeout": 60}
+    with httpx.stream("POST", address, trust_env=False, **asked) as stream:
         pieces = (line for line in stream.iter_lines() if line.startswith("data: "))
         assert "[DONE]" not in next(pieces)
         container.process.send_signal(signal.SIGTERM)
