@@ -188,8 +188,8 @@ def _ids(engine: Engine) -> bool:
 
 @probe(CORE, "a list of prompts gets as many texts")
 def _prompts(engine: Engine) -> bool:
-    texts = engine.texts(prompt=[PROMPT, "Hello, world!"])
-    return texts[0] == engine.text and len(texts) == 2
+    # Not compared with single answers: rounding depends on what is computed together.
+    return len(set(engine.texts(prompt=[PROMPT, "Hello, world!"], max_tokens=4))) == 2
 
 
 @probe(CORE, "`n` gets as many different texts")
