@@ -104,6 +104,8 @@ def listen(config: Config, service: Service) -> Any:
         max_request_body_size=config.max_body_bytes + EXTRA_BODY_BYTES,
         channel_timeout=max(120, int(config.request_timeout) + 60),
         clear_untrusted_proxy_headers=True,
+        trusted_proxy=config.trusted_proxy or None,
+        trusted_proxy_headers={"x-forwarded-for"} if config.trusted_proxy else set(),
         ident=None,
     )
 

@@ -50,17 +50,18 @@ class Service:
     """One model behind one engine, from loading to shutdown.
 
     Attributes:
-        config: as it was started.
-        model: the model's name.
+        config, model: as it was started, and the model's name.
         device: "CPU", "GPU:0", …, once the model is loaded.
         created: Unix time of the start in seconds.
         loaded: the engine, running or not; None while the model is being loaded.
+        admit: called with every job before it is queued; may refuse it by raising.
     """
 
     def __init__(self, config: Config) -> None:
         self.config, self.model = config, config.model_name
         self.device, self.cuda_available, self.draining = "", False, False
         self.created = int(time.time())
+        self.admit: Callable[[Job], None] = lambda job: None
         self.loaded: Engine | None = None
         self._tokenizer: SharedTokenizer | None = None
 
@@ -193,6 +194,7 @@ class Service:
         places = self.config.slots + self.config.queue_length
         if len(job.sequences) > places:
             raise ParameterError("n", len(job.sequences), f"at most {places} texts on this server")
+        self.admit(job)
         engine.submit(job)
         return job
 

@@ -17,6 +17,7 @@ from serving.api.native import status_routes, text_routes
 from serving.api.openai.routes import openai_routes
 from serving.api.streaming import ClientGoneError
 from serving.guard.keys import describe, require_keys
+from serving.guard.limits import describe_limits, limit_rates
 from serving.guard.logs import RequestLog
 from serving.guard.metrics import Metrics, metrics_routes
 from serving.guard.records import keep_records
@@ -53,6 +54,7 @@ def create_app(service: Service) -> OpenAPI:
     register_errors(app)
     guard(app, service.config)
     require_keys(app, service.config)
+    limit_rates(app, service)
 
     @app.errorhandler(ClientGoneError)
     def _gone(error: ClientGoneError) -> Response:
@@ -98,4 +100,5 @@ def _document(app: OpenAPI, service: Service) -> dict[str, Any]:
                 length
             )
     describe(document, service.config)
+    describe_limits(document, service.config)
     return document

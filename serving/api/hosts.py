@@ -24,6 +24,8 @@ CORS_HEADERS = {
     "Access-Control-Allow-Headers": "Content-Type, Accept, Authorization",
     "Access-Control-Max-Age": "600",
 }
+# What else than the usual a page elsewhere may read of an answer.
+EXPOSED = "X-Request-ID, Retry-After, X-RateLimit-Limit, X-RateLimit-Remaining, X-RateLimit-Reset"
 
 
 class WrongHostError(HTTPException):
@@ -91,6 +93,7 @@ def guard(app: Flask, config: Config) -> None:
             response.vary.add("Origin")
             if _may_call(config, origin):
                 response.headers["Access-Control-Allow-Origin"] = origin
+                response.headers["Access-Control-Expose-Headers"] = EXPOSED
                 if request.method == "OPTIONS":
                     response.headers.update(CORS_HEADERS)
         return response

@@ -109,10 +109,10 @@ def describe(document: dict[str, Any], config: Config) -> None:
             continue
         for method in methods.values():
             method["security"] = [{"key": []}]
-            add_answer(document, path, method, 401, "No key, or one that is not known")
+            add_answer(path, method, 401, "No key, or one that is not known")
 
 
-def add_answer(document: dict[str, Any], path: str, method: Any, status: int, text: str) -> None:
+def add_answer(path: str, method: Any, status: int, text: str) -> None:
     """Add an error that a route may answer to its description."""
     name = "OpenAIError" if path.startswith("/v1/") else "Error"
     schema = {"$ref": f"#/components/schemas/{name}"}

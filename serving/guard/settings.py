@@ -42,7 +42,7 @@ SECRET = ("api_keys",)  # settings whose values are never shown
 
 
 class GuardSettings(BaseModel):
-    """Logs and keys; all of it is in `Config`."""
+    """Logs, keys and limits; all of it is in `Config`."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
 
@@ -59,4 +59,22 @@ class GuardSettings(BaseModel):
     )
     api_keys_file: str = Field(
         "", description="a file of such keys, one a line; # begins a comment"
+    )
+    requests_per_minute: int = Field(
+        6000,
+        ge=0,
+        le=1_000_000,
+        description="requests a minute and client; 0: any number; on loopback off unless set",
+    )
+    tokens_per_minute: int = Field(
+        1_000_000,
+        ge=0,
+        le=1_000_000_000,
+        description="tokens a minute and client; 0: any number; on loopback off unless set",
+    )
+    limits_storage: str = Field(
+        "memory://", description="where limits are counted; redis://host:6379/0 for several servers"
+    )
+    trusted_proxy: str = Field(
+        "", description="the address of the proxy whose X-Forwarded-For names the client"
     )
