@@ -36,6 +36,9 @@ class Config(GuardSettings):
 
     model_name: str = Field(DEFAULT_MODEL, description="a shipped model, a folder or a hub id")
     device: str = Field("auto", description="auto, cpu, cuda, cuda:1, mps, or -1, 0, 1 …")
+    dtype: Literal["auto", "float32", "bfloat16", "float16", "int8"] = Field(
+        "auto", description="number format of the weights; auto takes what suits the device"
+    )
     host: str = Field("127.0.0.1", description="the address to listen on; 0.0.0.0 is all of them")
     port: int = Field(5000, ge=0, le=65535, description="the port to listen on; 0 takes a free one")
     allowed_hosts: Names = Field(

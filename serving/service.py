@@ -80,19 +80,18 @@ class Service:
 
     def _load(self) -> None:
         from helpers.device import device_label, resolve_device
-        from helpers.models import load_model, locate
+        from helpers.models import locate
 
         locate(self.config.model_name)  # a name that is wrong is told before anything is loaded
 
         import torch
 
         from serving.engine.engine import Engine
-        from serving.engine.packed import pack_linear_layers
+        from serving.engine.loading import load_for_engine
 
         where = resolve_device(self.config.device)
-        model, tokenizer = load_model(self.config.model_name, where)
-        if self.config.slots > 1:  # packed weights gain nothing where each step has one row
-            pack_linear_layers(model)
+        config = self.config
+        model, tokenizer = load_for_engine(config.model_name, where, config.dtype, config.slots)
         engine = Engine(
             model,
             tokenizer,

@@ -56,6 +56,7 @@ def status_routes(service: Service) -> APIBlueprint:
                 api_version=schemas.API_VERSION,
                 model=service.model,
                 device=service.device,
+                dtype=service.engine.dtype,  # type: ignore[arg-type]
                 cuda_available=service.cuda_available,
                 max_length_limit=service.limit,
                 default_max_length=service.default_length,

@@ -147,6 +147,7 @@ class Info(BaseModel):
     api_version: str
     model: str
     device: str
+    dtype: Literal["float32", "bfloat16", "float16", "int8"] = Field(description="Of the weights.")
     cuda_available: bool
     max_length_limit: int = Field(description="Most tokens, prompt and new ones together.")
     default_max_length: int

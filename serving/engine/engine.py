@@ -26,6 +26,7 @@ from helpers.models import context_length
 from helpers.settings import GenerationSettings
 from serving.engine.grammar import Grammars
 from serving.engine.jobs import Job, Sequence
+from serving.engine.loading import number_format
 from serving.engine.prefix_cache import PrefixCache, PrefixStats
 from serving.engine.runner import ModelRunner
 from serving.engine.scheduler import Scheduler
@@ -68,7 +69,7 @@ class Engine:
                 for those that begin alike; 0 keeps none.
         """
         self.model, self.tokenizer, self.context = model, tokenizer, context_length(model)
-        self.static = batching == "static"
+        self.static, self.dtype = batching == "static", number_format(model)
         self.alive = True
         self._scheduler = Scheduler(slots, queue_length, prefill_chunk)
         self.prefixes = PrefixCache(prefix_cache_bytes)

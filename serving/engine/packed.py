@@ -17,16 +17,19 @@ from transformers.pytorch_utils import Conv1D
 class PackedLinear(nn.Module):
     """A linear layer in inference: x of shape (…, inputs) to (…, outputs)."""
 
-    def __init__(self, weight: Tensor, bias: Tensor | None) -> None:
+    def __init__(self, weight: Tensor, bias: Tensor | None, shared: bool = False) -> None:
         """Pack the weights.
 
         Args:
             weight: shape (outputs, inputs).
             bias: shape (outputs,), or None.
+            shared: another layer keeps these weights: they are read as they lie, by the same
+                product, which is faster than plain torch's and takes no second copy.
         """
         super().__init__()
         self.bias = bias
-        self.packed = torch.ops.mkldnn._reorder_linear_weight(weight.detach().contiguous())
+        plain = weight.detach().contiguous()
+        self.packed = plain if shared else torch.ops.mkldnn._reorder_linear_weight(plain)
 
     def forward(self, x: Tensor) -> Tensor:
         """The layer's outputs."""
@@ -36,7 +39,7 @@ class PackedLinear(nn.Module):
 def pack_linear_layers(model: nn.Module) -> int:
     """Replace the linear layers of a float32 model on a CPU; elsewhere, change nothing.
 
-    Embeddings keep their own copy where the output layer shares their weights.
+    An output layer that shares the embeddings' weights goes on doing so.
 
     Args:
         model: changed in place; it can no longer be trained or saved.
@@ -48,11 +51,13 @@ def pack_linear_layers(model: nn.Module) -> int:
     usable = first.device.type == "cpu" and first.dtype == torch.float32
     if not (usable and torch.backends.mkldnn.is_available()):
         return 0
-    count = 0
+    count, embedding = 0, getattr(model, "get_input_embeddings", lambda: None)()
+    embeddings = getattr(embedding, "weight", None)
     for parent in list(model.modules()):
         for name, layer in list(parent.named_children()):
             if type(layer) is nn.Linear:
-                setattr(parent, name, PackedLinear(layer.weight, layer.bias))
+                shared = layer.weight is embeddings
+                setattr(parent, name, PackedLinear(layer.weight, layer.bias, shared))
             elif type(layer) is Conv1D:  # GPT-2's: the weights lie the other way round
                 weight, bias = cast(Tensor, layer.weight), cast(Tensor, layer.bias)
                 setattr(parent, name, PackedLinear(weight.t(), bias))

@@ -110,6 +110,12 @@ def test_the_service_packs_weights_where_a_step_has_several_rows(slots: int) -> 
     assert (PackedLinear in kinds) == (slots > 1)
 
 
+def test_tied_embeddings_are_kept_once(served: Loaded) -> None:
+    output = served[0].get_output_embeddings()
+    assert isinstance(output, PackedLinear)
+    assert output.packed.data_ptr() == served[0].get_input_embeddings().weight.data_ptr()
+
+
 def test_packed_layers_compute_the_same(loaded: Loaded, served: Loaded) -> None:
     """For one row and for many, in the order of float32's rounding."""
     kinds = [type(layer) for layer in served[0].modules()]

@@ -1,0 +1,45 @@
+"""The model as the engine runs it: its number format, its weights packed. (Lesson 08.)"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from helpers.models import load_model
+from serving.engine.int8 import Int8Embedding, check_int8, quantize_model
+from serving.engine.packed import pack_linear_layers
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+
+def load_for_engine(
+    name: str, device: str, dtype: str, slots: int
+) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+    """A model for inference only, and its tokenizer.
+
+    Args:
+        name: a shipped model, a folder or a hub id.
+        device: a torch device.
+        dtype: "auto" (what suits the device), "float32", "bfloat16", "float16" or "int8".
+        slots: most rows of a step.
+
+    Raises:
+        ModelNotFoundError, HubUnreachableError, ParameterError: as `load_model`.
+        ParameterError: int8 where it cannot be computed.
+    """
+    if dtype == "int8":
+        check_int8(device)
+        model, tokenizer = load_model(name, device, "float32")
+        quantize_model(model)
+        return model, tokenizer
+    model, tokenizer = load_model(name, device, None if dtype == "auto" else dtype)
+    if slots > 1:  # packed weights gain nothing where each step has one row
+        pack_linear_layers(model)
+    return model, tokenizer
+
+
+def number_format(model: PreTrainedModel) -> str:
+    """Of a model's weights: "float32", "bfloat16", "float16" or "int8"."""
+    if isinstance(model.get_input_embeddings(), Int8Embedding):
+        return "int8"
+    return str(model.dtype).removeprefix("torch.")
