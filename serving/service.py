@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 from helpers.settings import DEFAULT_NEW_TOKENS, GenerationSettings, parameter_ranges
 from serving.config import Config
 from serving.engine.jobs import Job, NotReadyError
+from serving.guard.fingerprint import fingerprint
 from serving.tokenizer import SharedTokenizer
 from system.errors import ParameterError
 
@@ -52,7 +53,7 @@ class Service:
     Attributes:
         config, model: as it was started, and the model's name.
         device: "CPU", "GPU:0", …, once the model is loaded.
-        created: Unix time of the start in seconds.
+        created, weights: Unix time of the start; the weights' fingerprint for the cache.
         loaded: the engine, running or not; None while the model is being loaded.
         admit: called with every job before it is queued; may refuse it by raising.
     """
@@ -60,7 +61,7 @@ class Service:
     def __init__(self, config: Config) -> None:
         self.config, self.model = config, config.model_name
         self.device, self.cuda_available, self.draining = "", False, False
-        self.created = int(time.time())
+        self.created, self.weights = int(time.time()), ""
         self.admit: Callable[[Job], None] = lambda job: None
         self.loaded: Engine | None = None
         self._tokenizer: SharedTokenizer | None = None
@@ -83,23 +84,24 @@ class Service:
         from helpers.models import locate
 
         locate(self.config.model_name)  # a name that is wrong is told before anything is loaded
-
         import torch
 
         from serving.engine.engine import Engine
-        from serving.engine.loading import load_for_engine
+        from serving.engine.loading import load_and_note
 
         where = resolve_device(self.config.device)
         config = self.config
-        model, tokenizer = load_for_engine(config.model_name, where, config.dtype, config.slots)
+        given = (config.model_name, where, config.dtype, config.slots)
+        note = fingerprint if config.response_cache_mb else lambda model: ""
+        model, tokenizer, self.weights = load_and_note(*given, note)
         engine = Engine(
             model,
             tokenizer,
-            slots=self.config.slots,
-            queue_length=self.config.queue_length,
-            prefill_chunk=self.config.prefill_chunk,
-            batching=self.config.batching,
-            prefix_cache_bytes=self.config.prefix_cache_mb * 2**20,
+            slots=config.slots,
+            queue_length=config.queue_length,
+            prefill_chunk=config.prefill_chunk,
+            batching=config.batching,
+            prefix_cache_bytes=config.prefix_cache_mb * 2**20,
         )
         engine.start()
         self.device, self.cuda_available = device_label(where), torch.cuda.is_available()
@@ -190,8 +192,7 @@ class Service:
         )
         for ids in prompts:
             job.add(settings, ids, self._new_tokens(len(ids), settings, options))
-        places = self.config.slots + self.config.queue_length
-        if len(job.sequences) > places:
+        if len(job.sequences) > (places := self.config.slots + self.config.queue_length):
             raise ParameterError("n", len(job.sequences), f"at most {places} texts on this server")
         self.admit(job)
         engine.submit(job)

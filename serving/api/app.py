@@ -16,6 +16,7 @@ from serving.api.hosts import guard
 from serving.api.native import status_routes, text_routes
 from serving.api.openai.routes import openai_routes
 from serving.api.streaming import ClientGoneError
+from serving.guard.cache import ResponseCache, cache_routes
 from serving.guard.keys import describe, require_keys
 from serving.guard.limits import describe_limits, limit_rates
 from serving.guard.logs import RequestLog
@@ -49,6 +50,7 @@ def create_app(service: Service) -> OpenAPI:
     app.json.sort_keys = False  # type: ignore[attr-defined]  # /info lists parameters in their order
     app.config["MAX_CONTENT_LENGTH"] = service.config.max_body_bytes
     metrics = Metrics(service)
+    cache = ResponseCache(service, metrics)
     log = RequestLog(service, metrics.lost_lines.inc)
     keep_records(app, [metrics.add, log.add])
     register_errors(app)
@@ -76,8 +78,9 @@ def create_app(service: Service) -> OpenAPI:
 
     app.register_api(status_routes(service))
     app.register_api(metrics_routes(metrics))
-    app.register_api(text_routes(service))
-    app.register_api(openai_routes(service))
+    app.register_api(cache_routes(cache))
+    app.register_api(text_routes(service, cache))
+    app.register_api(openai_routes(service, cache))
     return app
 
 

@@ -12,6 +12,7 @@ from serving.api import schemas
 from serving.api.errors import answer
 from serving.api.streaming import SSE, event, pieces, stream, wait
 from serving.engine.jobs import Job, NotReadyError, SequenceError, TimeLimitError
+from serving.guard.cache import ResponseCache
 from serving.service import Options, Service
 from system.errors import ParameterError
 
@@ -77,16 +78,19 @@ def status_routes(service: Service) -> APIBlueprint:
     return api
 
 
-def text_routes(service: Service) -> APIBlueprint:
+def text_routes(service: Service, cache: ResponseCache) -> APIBlueprint:
     """Routes that write text."""
     api = APIBlueprint("text", __name__, abp_tags=[Tag(name="text")])
 
     @api.post("/generate", responses={200: schemas.GenerateResponse, **ERRORS})
     def generate(body: schemas.GenerateRequest) -> Response:
         """Continue a prompt and answer when the text is complete."""
-        job = service.start([service.tokenizer.encode(body.prompt)], body.settings())
+        tokenizer, settings = service.tokenizer, body.settings()
+        if kept := cache.find(body, settings):
+            return kept
+        job = service.start([tokenizer.encode(body.prompt)], settings)
         wait(job)
-        return answer(_response(service, body.prompt, job))
+        return cache.keep(body, settings, _response(service, body.prompt, job))
 
     @api.post("/stream", responses={**STREAMS, **ERRORS})
     def stream_text(body: schemas.GenerateRequest) -> Response:

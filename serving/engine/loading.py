@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from helpers.models import load_model
@@ -27,15 +28,24 @@ def load_for_engine(
         ModelNotFoundError, HubUnreachableError, ParameterError: as `load_model`.
         ParameterError: int8 where it cannot be computed.
     """
+    return load_and_note(name, device, dtype, slots, lambda model: "")[:2]
+
+
+def load_and_note(
+    name: str, device: str, dtype: str, slots: int, note: Callable[[PreTrainedModel], str]
+) -> tuple[PreTrainedModel, PreTrainedTokenizerBase, str]:
+    """The same, and what `note` says of the model before its weights are quantized or packed."""
     if dtype == "int8":
         check_int8(device)
         model, tokenizer = load_model(name, device, "float32")
+        noted = note(model)
         quantize_model(model)
-        return model, tokenizer
+        return model, tokenizer, noted
     model, tokenizer = load_model(name, device, None if dtype == "auto" else dtype)
+    noted = note(model)
     if slots > 1:  # packed weights gain nothing where each step has one row
         pack_linear_layers(model)
-    return model, tokenizer
+    return model, tokenizer, noted
 
 
 def number_format(model: PreTrainedModel) -> str:

@@ -85,6 +85,8 @@ class RequestLog:
         }
         if record.client:
             said["client"] = record.client
+        if record.cached:
+            said["cached"] = True
         if record.error:
             said["error"] = record.error
         if record.job:
@@ -149,6 +151,7 @@ def readable(said: dict[str, Any]) -> str:
     if said.get("first_token_seconds") is not None:
         parts.append(f"first after {said['first_token_seconds']:.3f} s")
         parts.append(f"(queue {said['queue_seconds']:.3f} s)")
+    parts += ["from the cache"] if said.get("cached") else []
     parts += [said[name] for name in ("finish_reason", "error", "client") if said.get(name)]
     parts.append(f"id {said['request_id']}")
     parts += [json.dumps(said[name]) for name in ("prompts", "texts") if name in said]

@@ -15,6 +15,7 @@ from prometheus_client import (
     CONTENT_TYPE_PLAIN_0_0_4,
     CollectorRegistry,
     Counter,
+    Gauge,
     Histogram,
     generate_latest,
 )
@@ -54,6 +55,7 @@ class Metrics:
     Attributes:
         registry: what /metrics shows; others may register more.
         lost_lines: log lines that could not be written.
+        cache_hits, cache_misses, cache_bytes: of the response cache.
     """
 
     def __init__(self, service: Service) -> None:
@@ -74,6 +76,15 @@ class Metrics:
             self._errors.labels(kind)
         self.lost_lines = Counter(
             "llm_log_lines_lost", "Log lines that could not be written", registry=self.registry
+        )
+        self.cache_hits = Counter(
+            "llm_response_cache_hits", "Answers from the cache", registry=self.registry
+        )
+        self.cache_misses = Counter(
+            "llm_response_cache_misses", "Answers that might have been", registry=self.registry
+        )
+        self.cache_bytes = Gauge(
+            "llm_response_cache_bytes", "What it takes up", registry=self.registry
         )
         labels = [*self._model, "finished_reason"]
         self._ended = Counter(

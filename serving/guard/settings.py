@@ -42,7 +42,7 @@ SECRET = ("api_keys",)  # settings whose values are never shown
 
 
 class GuardSettings(BaseModel):
-    """Logs, keys and limits; all of it is in `Config`."""
+    """Logs, keys, limits and the response cache; all of it is in `Config`."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
 
@@ -78,3 +78,10 @@ class GuardSettings(BaseModel):
     trusted_proxy: str = Field(
         "", description="the address of the proxy whose X-Forwarded-For names the client"
     )
+    response_cache_mb: int = Field(
+        0, ge=0, le=65_536, description="MiB for answers to deterministic requests; 0 keeps none"
+    )
+    response_cache_seconds: int = Field(
+        3600, ge=1, le=31_536_000, description="how long such an answer is kept"
+    )
+    response_cache_shared: bool = Field(False, description="answer from the cache across API keys")

@@ -25,6 +25,7 @@ from serving.api.openai.requests import (
 from serving.api.openai.writers import ChatWriter, CompletionWriter
 from serving.api.streaming import SSE, event, pieces, stream, wait
 from serving.engine.jobs import Job, NotReadyError, SequenceError, TimeLimitError
+from serving.guard.cache import ResponseCache
 from serving.service import Options, Service
 from system.errors import ParameterError
 
@@ -42,7 +43,7 @@ class ModelName(BaseModel):
     name: str = Field(min_length=1)
 
 
-def openai_routes(service: Service) -> APIBlueprint:
+def openai_routes(service: Service, cache: ResponseCache) -> APIBlueprint:
     """The routes below /v1."""
     api = APIBlueprint("openai", __name__, abp_tags=[Tag(name="OpenAI-compatible")])
 
@@ -71,6 +72,8 @@ def openai_routes(service: Service) -> APIBlueprint:
         """Continue one or several prompts."""
         _ = service.engine  # 503 comes before every other complaint
         _check_model(service, body.model)
+        if not body.stream and (kept := cache.find(body, body.settings)):
+            return kept
         prompts = _prompts(service, body)
         options = Options(
             stream=bool(body.stream),
@@ -88,7 +91,7 @@ def openai_routes(service: Service) -> APIBlueprint:
         if body.stream:
             return _stream(job, writer, body)
         wait(job)
-        return answer(writer.whole())
+        return cache.keep(body, body.settings, writer.whole())
 
     @api.post("/v1/chat/completions", responses={200: answers.ChatCompletion, **ERRORS})
     def chats(body: ChatRequest) -> Response:
@@ -101,6 +104,8 @@ def openai_routes(service: Service) -> APIBlueprint:
                 service.model,
                 "one with a chat template; this one only continues text: use /v1/completions",
             )
+        if not body.stream and (kept := cache.find(body, body.settings)):
+            return kept
         ids = service.tokenizer.chat([{"role": m.role, "content": m.text} for m in body.messages])
         if not ids:
             raise ParameterError("messages", "…", "a chat of which something is left to read")
@@ -116,7 +121,7 @@ def openai_routes(service: Service) -> APIBlueprint:
         if body.stream:
             return _stream(job, writer, body)
         wait(job)
-        return answer(writer.whole())
+        return cache.keep(body, body.settings, writer.whole())
 
     return api
 

@@ -42,6 +42,8 @@ def serve(loaded: Service) -> Serve:
     """`serve(request_timeout=1)`: a client of a service with these settings."""
 
     def start(**settings: Any) -> FlaskClient:
+        if "log_file" not in settings:
+            settings["log_format"] = "off"
         service = Service(load_config(model_name=MODEL, port=0, **settings))
         for name in ("loaded", "_tokenizer", "device", "cuda_available"):
             setattr(service, name, getattr(loaded, name))
