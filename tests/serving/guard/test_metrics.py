@@ -97,7 +97,7 @@ def test_errors_are_counted_by_kind(serve: Serve) -> None:
 def test_timeouts_are_counted_whole_or_streamed(serve: Serve, route: str) -> None:
     asked = {"prompt": "A server", "max_new_tokens": 150}
     events = {"Accept": "text/event-stream"}
-    rose = rise(serve, lambda c: c.post(route, json=asked, headers=events), request_timeout=0.001)
+    rose = rise(serve, lambda c: c.post(route, json=asked, headers=events), request_timeout=1e-9)
     assert rose['llm_errors_total{error_type="timeout"}'] == 1
     assert rose["vllm:e2e_request_latency_seconds_count"] == 0
 
