@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from itertools import accumulate
 
 import psutil
@@ -111,7 +112,8 @@ class ProcessCollector(Collector):
             "llm_process_threads": (threads, "Threads"),
         }
         if hasattr(self._process, "num_fds"):
-            plain["process_open_fds"] = (self._process.num_fds(), "Open file descriptors")
+            with suppress(psutil.Error):  # some containers hide what is counted
+                plain["process_open_fds"] = (self._process.num_fds(), "Open file descriptors")
         used, reserved, busy = read_gpu()
         plain["llm_gpu_memory_used_bytes"] = (used * 1e6, "GPU memory of tensors")
         plain["llm_gpu_memory_reserved_bytes"] = (reserved * 1e6, "GPU memory that torch holds")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+import psutil
 import pytest
 
 from helpers.settings import GenerationSettings
@@ -169,3 +170,14 @@ def test_two_services_count_for_themselves(serve: Serve) -> None:
     one.get("/nowhere")
     assert samples(one)['llm_errors_total{error_type="not_found"}'] == 1
     assert samples(other)['llm_errors_total{error_type="not_found"}'] == 0
+
+
+def test_what_the_system_hides_leaves_the_rest(monkeypatch: pytest.MonkeyPatch) -> None:
+    """In some containers a process may not count its own open files."""
+
+    def hidden(process: psutil.Process) -> int:
+        raise psutil.AccessDenied(process.pid)
+
+    monkeypatch.setattr(psutil.Process, "num_fds", hidden, raising=False)
+    names = {metric.name for metric in gauges.ProcessCollector().collect()}
+    assert "process_open_fds" not in names and "process_resident_memory_bytes" in names
