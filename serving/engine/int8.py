@@ -23,6 +23,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
+from serving.engine.packed import leave_file
 from system.errors import ParameterError, see
 
 ENGINE = "fbgemm"  # torch's kernels for x86 processors
@@ -119,4 +120,5 @@ def quantize_model(model: PreTrainedModel) -> int:
             else:
                 continue
             count += not isinstance(layer, nn.Embedding)
+    leave_file(model.parameters())
     return count

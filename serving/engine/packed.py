@@ -7,6 +7,7 @@ for 8 rows of a 16M model the products then take half the time.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import cast
 
 import torch
@@ -36,6 +37,16 @@ class PackedLinear(nn.Module):
         return torch.ops.mkldnn._linear_pointwise(x, self.packed, self.bias, "none", [], "")
 
 
+def leave_file(parameters: Iterable[nn.Parameter]) -> None:
+    """Copy parameters that are read from a mapped file.
+
+    The weights of a loaded model lie in its file, mapped into memory as a whole: one that is
+    still in use keeps all of it there, the weights that were packed as well.
+    """
+    for parameter in parameters:
+        parameter.data = parameter.data.clone()
+
+
 def pack_linear_layers(model: nn.Module) -> int:
     """Replace the linear layers of a float32 model on a CPU; elsewhere, change nothing.
 
@@ -53,6 +64,8 @@ def pack_linear_layers(model: nn.Module) -> int:
         return 0
     count, embedding = 0, getattr(model, "get_input_embeddings", lambda: None)()
     embeddings = getattr(embedding, "weight", None)
+    packed = {layer.weight for layer in model.modules() if type(layer) in (nn.Linear, Conv1D)}
+    leave_file(p for p in model.parameters() if p not in packed or p is embeddings)
     for parent in list(model.modules()):
         for name, layer in list(parent.named_children()):
             if type(layer) is nn.Linear:
