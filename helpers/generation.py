@@ -154,6 +154,7 @@ def _run(
             prompts if len(prompts) > 1 else prompts[0],
             batch_size=len(prompts),
             return_tensors=True,
+            tokenizer_encode_kwargs={"split_special_tokens": True},  # as `encode`
             max_new_tokens=max(wanted),
             stopping_criteria=StoppingCriteriaList([follower]),
             pad_token_id=owner.tokenizer.pad_token_id,

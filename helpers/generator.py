@@ -74,8 +74,9 @@ class TextGenerator:
         return int(self.model.get_input_embeddings().num_embeddings)
 
     def encode(self, text: str) -> list[int]:
-        """Token ids of a text."""
-        return list(self.tokenizer(text, verbose=False)["input_ids"])
+        """Token ids of a text: what looks like a special token in it is text, too."""
+        found = self.tokenizer(text, verbose=False, split_special_tokens=True)
+        return list(found["input_ids"])
 
     def decode(self, ids: list[int]) -> str:
         """Text of token ids."""

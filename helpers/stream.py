@@ -70,17 +70,19 @@ class TextStream:
             self._pieces.put(None)
 
     def _write(self) -> None:
+        import torch
         from transformers import StoppingCriteriaList
 
         from helpers.sampling import generate_arguments, seeded
 
         owner = self._owner
-        inputs = owner.tokenizer(self.prompt, return_tensors="pt").to(owner.model.device)
+        ids = torch.tensor([owner.encode(self.prompt)], device=owner.model.device)
         follower = Follower([self._ending], self._each)
         start = time.perf_counter()
         with seeded(self._settings.seed):
             owner.model.generate(
-                **inputs,
+                input_ids=ids,
+                attention_mask=torch.ones_like(ids),
                 max_new_tokens=self._length,
                 stopping_criteria=StoppingCriteriaList([follower]),
                 pad_token_id=owner.tokenizer.pad_token_id,

@@ -119,6 +119,20 @@ def test_sampling_is_the_multinomial_loop(
     assert result.new_ids[0] == by_hand(larger, PROMPT, 25, 7, **parameters)
 
 
+def test_what_looks_like_a_special_token_is_text(generator: TextGenerator) -> None:
+    """A user's `<|endoftext|>` ends nothing: alone, in a batch and streamed it is read alike."""
+    prompt = "Write <|endoftext|> here:"
+    ids = generator.encode(prompt)
+    assert END not in ids and generator.decode(ids) == prompt
+    with torch.inference_mode():
+        likely = int(generator.model(torch.tensor([ids])).logits[0, -1].argmax())
+    alone = generator.generate(prompt, temperature=0, max_new_tokens=4)
+    assert alone.prompt_tokens == len(ids) and alone.new_ids[0][0] == likely
+    together = generator.generate_batch([prompt, prompt], temperature=0, max_new_tokens=4)
+    streamed = "".join(generator.stream(prompt, temperature=0, max_new_tokens=4))
+    assert {alone.new_text, together[0].new_text, streamed} == {alone.new_text}
+
+
 def test_seeds(generator: TextGenerator) -> None:
     def write(seed: int | None) -> list[int]:
         return generator.generate(PROMPT, seed=seed, max_new_tokens=20, temperature=1.0).new_ids[0]

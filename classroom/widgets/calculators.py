@@ -64,7 +64,9 @@ class TokenCalculator(widgets.VBox):
         return "Token calculator: run this cell in Jupyter to type a prompt."
 
     def _changed(self, _: object = None) -> None:
-        ids = self._tokenizer(self.prompt.value, verbose=False)["input_ids"]
+        ids = self._tokenizer(self.prompt.value, verbose=False, split_special_tokens=True)[
+            "input_ids"
+        ]
         drawn = [(i, token_text(self._tokenizer, i)) for i in ids[: self.STRIP_TOKENS]]
         rows = "".join(
             f'<tr><th scope="row" style="text-align:left;font-weight:400">{safe(name)}</th>'

@@ -59,12 +59,16 @@ CASES = (
     ),
     Case(
         "02.3",
-        right=(lambda: (3, 0.2, 0.5), lambda: (torch.tensor([8.0, 0.15, 0.41]),)),
+        right=(
+            lambda: (3, 0.2, 0.5),
+            lambda: (torch.tensor([8.0, 0.15, 0.41]),),
+            lambda: (3, 0.1, 1.4),
+        ),
         wrong=(
             (lambda: (8, 150.0, 420.0), "milliseconds"),
             (lambda: (8, 0.5, 0.2), "swapped"),
             (lambda: (8, 0.2, 0.2), "measured twice"),
-            (lambda: (8, 0.1, 2.0), "20 times as long"),
+            (lambda: (8, 0.1, 4.0), "40 times as long"),
             (lambda: (8, 0.0, 1.0), "above 0"),
             (lambda: (8, 0.00002, 0.00005), "too short"),
             (lambda: (-1, 0.2, 0.5), "prediction"),
