@@ -204,7 +204,7 @@ def check_generation(folder: Path | None = None) -> Check:
 
 
 def run_checks(folder: Path | None = None) -> Iterator[Check]:
-    """Each check as soon as it is done, in the order in which they should be mended."""
+    """Each check as soon as it is done, in the order in which to put them right."""
     yield check_python()
     yield check_packages()
     yield check_device()

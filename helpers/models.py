@@ -153,7 +153,12 @@ def _restore(name: str) -> str:
 
 def has_weights(folder: Path) -> bool:
     """Whether there is a file that could hold a model's weights."""
-    return any(folder.glob("*.safetensors")) or any(folder.glob("*.bin"))
+    # Hidden ones are notes that macOS puts beside a file which it copies (`._model.safetensors`).
+    return any(
+        not file.name.startswith(".")
+        for pattern in ("*.safetensors", "*.bin")
+        for file in folder.glob(pattern)
+    )
 
 
 def suggestion(name: str) -> str:

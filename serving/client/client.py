@@ -176,7 +176,7 @@ class Client:
         """The new text after a prompt by OpenAI's API, on any engine; errors as `generate`.
 
         Args:
-            prompt: the text to go on from.
+            prompt: the text to continue.
             **parameters: as OpenAI's reference names them, such as max_tokens.
         """
         return str(self._first("/v1/completions", {"prompt": prompt} | parameters)["text"])

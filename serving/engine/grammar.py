@@ -27,7 +27,7 @@ WORKERS = 2
 # llguidance counts what it does instead of watching the clock: at these limits compiling ends
 # after half a second at most, and a text needs some ten megabytes.
 LIMITS: dict[str, Any] = {"max_lexer_states": 10_000, "verbose_errors": False}
-# One way to write a JSON text: no choice of blanks that a model could go on with for ever.
+# One way to write a JSON text: no choice of spaces that a model could write for ever.
 FORM: Any = {"whitespace_flexible": False, "item_separator": ", ", "key_separator": ": "}
 FORM |= {"lenient": False, "coerce_one_of": False}
 

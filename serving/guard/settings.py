@@ -29,7 +29,7 @@ def hashed(key: str) -> str:
     return hashlib.sha256(key.encode()).hexdigest()
 
 
-KEYS = "a key of 16 to 256 characters (no blanks, commas or accents), or sha256: and its hash"
+KEYS = "a key of 16 to 256 characters (no spaces, commas or accents), or sha256: and its hash"
 Names = Annotated[tuple[str, ...], BeforeValidator(_names)]
 Keys = Annotated[
     tuple[str, ...],
