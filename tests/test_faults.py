@@ -36,8 +36,8 @@ FAULTS = {
     "token ids off by one": (
         "01",
         "helpers/generator.py",
-        'return list(self.tokenizer(text, verbose=False)["input_ids"])',
-        'return [i + 1 for i in self.tokenizer(text, verbose=False)["input_ids"]]',
+        'return list(found["input_ids"])',
+        'return [i + 1 for i in found["input_ids"]]',
         ["token_strip(tokenizer, sentence"],
     ),
     "max_length does not count the prompt": (
