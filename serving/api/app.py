@@ -55,7 +55,7 @@ def create_app(service: Service) -> OpenAPI:
     keep_records(app, [metrics.add, log.add])
     register_errors(app)
     guard(app, service.config)
-    require_keys(app, service.config)
+    keyed = require_keys(app, service.config)
     limit_rates(app, service)
 
     @app.errorhandler(ClientGoneError)
@@ -65,7 +65,7 @@ def create_app(service: Service) -> OpenAPI:
 
     @app.route("/openapi.json")
     def openapi() -> Response:
-        return jsonify(_document(app, service))
+        return jsonify(_document(app, service, keyed))
 
     @app.route("/")
     def playground() -> Response:
@@ -84,7 +84,7 @@ def create_app(service: Service) -> OpenAPI:
     return app
 
 
-def _document(app: OpenAPI, service: Service) -> dict[str, Any]:
+def _document(app: OpenAPI, service: Service, keyed: bool) -> dict[str, Any]:
     """/openapi.json: what the schemas say, with this server's own limits and defaults."""
     document = copy.deepcopy(app.api_doc)
     for methods in document["paths"].values():  # a GET takes nothing that could be wrong
@@ -102,6 +102,7 @@ def _document(app: OpenAPI, service: Service) -> dict[str, Any]:
             models[request_name]["properties"][field]["anyOf"][0]["maximum"] = service.largest(
                 length
             )
-    describe(document, service.config)
+    if keyed:
+        describe(document)
     describe_limits(document, service.config)
     return document

@@ -56,6 +56,7 @@ def problem(
     parameter: str | None = None,
     allowed: str | None = None,
     error: str = "",
+    code: str | None = None,
     **more: Any,
 ) -> Response:
     """An error as JSON, below /v1/ in OpenAI's form.
@@ -66,12 +67,12 @@ def problem(
         parameter: which is wrong.
         allowed: what it may be.
         error: its kind, for metrics and logs; else the status has one.
+        code: OpenAI's name for it; other routes have none.
         **more: further fields.
     """
     g.error_kind = error or _ERRORS.get(status, "bad_request")
     if request.path.startswith("/v1/"):
         kind = _KINDS.get(status, "invalid_request_error")
-        code = more.pop("code", None)
         body: dict[str, Any] = {
             "error": {"message": message, "type": kind, "param": parameter, "code": code}
         } | more

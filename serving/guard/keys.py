@@ -52,15 +52,15 @@ def known_keys(config: Config) -> tuple[str, ...]:
     return tuple(dict.fromkeys(keys))
 
 
-def require_keys(app: Flask, config: Config) -> None:
-    """Answer 401 to requests without one of the keys, where there are any.
+def require_keys(app: Flask, config: Config) -> bool:
+    """Answer 401 to requests without one of the keys; returns whether there are any.
 
     Raises:
         ConfigError: as `known_keys`.
     """
     keys = known_keys(config)
     if not keys:
-        return
+        return False
 
     @app.before_request
     def _check() -> Response | None:
@@ -73,16 +73,14 @@ def require_keys(app: Flask, config: Config) -> None:
             return _refused("this API key is not known" if given else "an API key is missing")
         return None
 
+    return True
+
 
 def _refused(why: str) -> Response:
     message = f"{why}: send the header Authorization: Bearer KEY. {see('keys')}"
-    response = problem(401, message, code="invalid_api_key" if _is_openai() else None)
+    response = problem(401, message, code="invalid_api_key")
     response.headers["WWW-Authenticate"] = "Bearer"
     return response
-
-
-def _is_openai() -> bool:
-    return request.path.startswith("/v1/")
 
 
 def warning(config: Config) -> str:
@@ -99,10 +97,8 @@ def warning(config: Config) -> str:
     )
 
 
-def describe(document: dict[str, Any], config: Config) -> None:
-    """Add the keys to /openapi.json."""
-    if not known_keys(config):
-        return
+def describe(document: dict[str, Any]) -> None:
+    """Add the keys to /openapi.json, where there are any."""
     document["components"]["securitySchemes"] = {"key": {"type": "http", "scheme": "bearer"}}
     for path, methods in document["paths"].items():
         if path in OPEN:

@@ -149,5 +149,4 @@ def _spend(limiter: Limiter, tokens: int, job: Job) -> None:
 
 def _refused(why: str) -> Response:
     message = f"{why}: try again after the time in Retry-After. {see('limits')}"
-    code = "rate_limit_exceeded" if request.path.startswith("/v1/") else None
-    return problem(429, message, code=code)
+    return problem(429, message, code="rate_limit_exceeded")
