@@ -1,7 +1,7 @@
 """Write the requirements files: every package of the course at one version (`make pins`).
 
     requirements.txt       what learners install: the course's dependencies and its extra `lab`
-    requirements-dev.txt   what developers need on top of it: `dev`, `site`, `llamacpp`
+    requirements-dev.txt   what developers need on top of it: `dev`, `ray`, `site`, `tracing`
 
 The versions asked for stand in pyproject.toml; uv adds the versions of everything that
 those need, for Python 3.11 to 3.13 on Linux, macOS and Windows. Versions of today stay where
@@ -23,7 +23,7 @@ UV = "uv==0.13.9"
 COMPILE = ["pip", "compile", "pyproject.toml", "--quiet", "--no-config", "--extra", "lab"]
 COMPILE += ["--universal", "--fork-strategy", "fewest", "--no-header", "--no-annotate"]
 COMPILE += ["--no-emit-index-url", "--no-emit-find-links"]
-DEVELOPERS = ["--extra", "dev", "--extra", "site", "--extra", "llamacpp"]
+DEVELOPERS = ["--extra", "dev", "--extra", "ray", "--extra", "site", "--extra", "tracing"]
 # PyTorch's CUDA build names these at fixed versions itself; the CPU build does without.
 CUDA_ONLY = re.compile(r"(nvidia|cuda|triton)\b")
 HEADER = """\
