@@ -8,43 +8,18 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from helpers.settings import DEFAULT_NEW_TOKENS, GenerationSettings, parameter_ranges
 from serving.config import Config
 from serving.engine.jobs import Job, NotReadyError
 from serving.guard.fingerprint import fingerprint
+from serving.options import USUAL, Options
 from serving.tokenizer import SharedTokenizer
 from system.errors import ParameterError
 
 if TYPE_CHECKING:
     from serving.engine.engine import Engine
-    from serving.engine.grammar import Structure
-
-
-@dataclass(frozen=True)
-class Options:
-    """How a request is answered; how its text is written is in its settings.
-
-    Attributes:
-        stream: every piece is told when it comes, not only the ends.
-        logprobs: record each new token's log-probability and that many alternatives.
-        prompt_logprobs: record them for the prompt too.
-        ignore_end: go on after end-of-text (for load tests of equal length).
-        only_prompt: read the prompt and write nothing.
-        default_new_tokens: new tokens where no length is named, as far as there is room;
-            None takes the server's DEFAULT_MAX_LENGTH, which counts the prompt.
-        structure: the form that each text must have.
-    """
-
-    stream: bool = False
-    logprobs: int | None = None
-    prompt_logprobs: bool = False
-    ignore_end: bool = False
-    only_prompt: bool = False
-    default_new_tokens: int | None = None
-    structure: Structure | None = None
 
 
 class Service:
@@ -117,6 +92,11 @@ class Service:
         return "The server is shutting down" if self.draining else ""
 
     @property
+    def dead(self) -> bool:
+        """Whether the engine has ended by itself: it never comes back."""
+        return self.loaded is not None and not self.loaded.alive and not self.draining
+
+    @property
     def engine(self) -> Engine:
         """The running engine.
 
@@ -162,7 +142,7 @@ class Service:
         self,
         prompts: Sequence[list[int]],
         settings: GenerationSettings,
-        options: Options = Options(),
+        options: Options = USUAL,
     ) -> Job:
         """The one way into the engine: fill in defaults, check limits, put it in the queue.
 

@@ -50,7 +50,7 @@ def create_app(service: Service) -> OpenAPI:
     app.json.sort_keys = False  # type: ignore[attr-defined]  # /info lists parameters in their order
     app.config["MAX_CONTENT_LENGTH"] = service.config.max_body_bytes
     metrics = Metrics(service)
-    cache = ResponseCache(service, metrics)
+    cache = ResponseCache(service.config, metrics)
     log = RequestLog(service, metrics.lost_lines.inc)
     keep_records(app, [metrics.add, log.add])
     register_errors(app)

@@ -13,7 +13,8 @@ from serving.api.errors import answer
 from serving.api.streaming import SSE, event, pieces, stream, wait
 from serving.engine.jobs import Job, NotReadyError, SequenceError, TimeLimitError
 from serving.guard.cache import ResponseCache
-from serving.service import Options, Service
+from serving.options import Options
+from serving.service import Service
 from system.errors import ParameterError
 
 ERRORS: dict[Any, Any] = dict.fromkeys((400, 413, 415, 500, 503, 504), schemas.Error)
@@ -43,9 +44,11 @@ def status_routes(service: Service) -> APIBlueprint:
             )
         )
 
-    @api.get("/live", responses={200: schemas.Live})
+    @api.get("/live", responses={200: schemas.Live, 503: schemas.Unhealthy})
     def live() -> Response:
-        """Whether the process answers at all."""
+        """Whether it is worth waiting for: 503 says that only a new start helps."""
+        if service.dead:
+            return answer(schemas.Unhealthy(error=service.problem), 503)
         return answer(schemas.Live())
 
     @api.get("/info", responses={200: schemas.Info, 503: schemas.Error})
@@ -86,11 +89,12 @@ def text_routes(service: Service, cache: ResponseCache) -> APIBlueprint:
     def generate(body: schemas.GenerateRequest) -> Response:
         """Continue a prompt and answer when the text is complete."""
         tokenizer, settings = service.tokenizer, body.settings()
-        if kept := cache.find(body, settings):
+        key = cache.key(service, body, settings)
+        if kept := cache.find(key):
             return kept
         job = service.start([tokenizer.encode(body.prompt)], settings)
         wait(job)
-        return cache.keep(body, settings, _response(service, body.prompt, job))
+        return cache.keep(key, _response(service, body.prompt, job))
 
     @api.post("/stream", responses={**STREAMS, **ERRORS})
     def stream_text(body: schemas.GenerateRequest) -> Response:

@@ -106,7 +106,7 @@ class Unhealthy(BaseModel):
 
 
 class Live(BaseModel):
-    """The process answers."""
+    """The process answers, and its engine runs or is still to come."""
 
     status: Literal["alive"] = "alive"
 

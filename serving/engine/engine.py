@@ -151,26 +151,31 @@ class Engine:
     # The engine's own thread.
 
     def _run(self) -> None:
+        try:
+            with torch.inference_mode():
+                self._loop()
+        finally:  # whatever ended this thread
+            self._scheduler.close("the model failed")
+            self.alive = False
+            self._end([*self._runner.clear(), *self._scheduler.empty()], "shutdown", self.error)
+
+    def _loop(self) -> None:
         failures = 0
-        with torch.inference_mode():
-            while not self._closing and failures < MAX_FAILURES:
-                no_memory = ""
-                try:
-                    self._turn()
-                    failures = 0
-                except Exception as error:
-                    if is_out_of_memory(error):
-                        no_memory = str(error).splitlines()[0][:200]
-                    else:
-                        failures += 1
-                        self.stats.failed_steps += 1
-                        log.exception("a step failed (%d in a row)", failures)
-                        self._end(self._runner.clear(), "error", "the model failed")
-                if no_memory:  # outside the except block: the failed tensors are free by now
-                    self._shrink(no_memory)
-        self._scheduler.close("the model failed")
-        self.alive = False
-        self._end([*self._runner.clear(), *self._scheduler.empty()], "shutdown", self.error)
+        while not self._closing and failures < MAX_FAILURES:
+            no_memory = ""
+            try:
+                self._turn()
+                failures = 0
+            except Exception as error:
+                if is_out_of_memory(error):
+                    no_memory = str(error).splitlines()[0][:200]
+                else:
+                    failures += 1
+                    self.stats.failed_steps += 1
+                    log.exception("a step failed (%d in a row)", failures)
+                    self._end(self._runner.clear(), "error", "the model failed")
+            if no_memory:  # outside the except block: the failed tensors are free by now
+                self._shrink(no_memory)
 
     def _turn(self) -> None:
         if not self._runner.rows:
@@ -189,10 +194,9 @@ class Engine:
 
     def _prefill(self) -> None:
         """Read prompts of those who wait: one chunk a turn, or in static mode whole batches."""
-        runner = self._runner
         if not self.static:
             self._prefill_chunk()
-        elif not runner.decoding.rows:
+        elif not self._runner.decoding.rows:
             time.sleep(STATIC_WAIT_SECONDS)
             while self._prefill_chunk():
                 pass

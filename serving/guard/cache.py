@@ -22,6 +22,7 @@ from pydantic import BaseModel, Field
 
 from helpers.settings import GenerationSettings
 from serving.api.errors import answer
+from serving.config import Config
 from serving.guard.metrics import Metrics
 from serving.guard.records import current
 from serving.service import Service
@@ -48,16 +49,16 @@ class ResponseCache:
     """The answers of one service, the least recently used going first."""
 
     def __init__(
-        self, service: Service, metrics: Metrics, clock: Callable[[], float] = time.monotonic
+        self, config: Config, metrics: Metrics, clock: Callable[[], float] = time.monotonic
     ) -> None:
         """Empty; with `response_cache_mb` = 0 it stays so.
 
         Args:
-            service: whose settings bound it in bytes and age.
+            config: bounds it in bytes and age.
             metrics: where hits and misses are counted.
             clock: seconds, for the age.
         """
-        self._service, config = service, service.config
+        self._config = config
         self._lock = threading.Lock()
         self._entries: TTLCache[str, Entry] = TTLCache(
             config.response_cache_mb * 2**20,
@@ -68,9 +69,8 @@ class ResponseCache:
         self._hits, self._misses = metrics.cache_hits, metrics.cache_misses
         metrics.cache_bytes.set_function(lambda: self._entries.currsize)
 
-    def find(self, body: BaseModel, settings: GenerationSettings) -> Response | None:
+    def find(self, key: str) -> Response | None:
         """The kept answer to a request, marked in body and header; None where there is none."""
-        key = self._key(body, settings)
         if not key:
             return None
         with self._lock:
@@ -84,10 +84,10 @@ class ResponseCache:
         response.headers[HEADER] = "HIT"
         return response
 
-    def keep(self, body: BaseModel, settings: GenerationSettings, model: BaseModel) -> Response:
+    def keep(self, key: str, model: BaseModel) -> Response:
         """A new answer as the response; kept where it may be."""
         response = answer(model)
-        if key := self._key(body, settings):
+        if key:
             response.headers[HEADER] = "MISS"
             entry = Entry(response.get_data(), self._owner())
             with self._lock:
@@ -105,18 +105,24 @@ class ResponseCache:
 
     def _owner(self) -> str:
         """Whose answers a request may get: those of its own API key, or everybody's."""
-        return "" if self._service.config.response_cache_shared else current().client
+        return "" if self._config.response_cache_shared else current().client
 
-    def _key(self, body: BaseModel, settings: GenerationSettings) -> str:
-        """All that changes the answer, as a hash; "" where the request is not to be kept."""
-        service, config = self._service, self._service.config
+    def key(self, service: Service, body: BaseModel, settings: GenerationSettings) -> str:
+        """All that changes the answer, as a hash; "" where the request is not to be kept.
+
+        Args:
+            service: whose model answers.
+            body: the request, as it named its parameters.
+            settings: the same, as the engine knows them.
+        """
+        config = self._config
         named = settings.model_fields_set
         warm = settings.temperature if "temperature" in named else config.default_temperature
         if not config.response_cache_mb or (warm > 0 and settings.seed is None):
             return ""
         defaults = [config.dtype, config.default_temperature, service.default_length, service.limit]
         parts = [self._owner(), request.path, service.model, service.weights, defaults]
-        asked = body.model_dump(mode="json", exclude_unset=True)
+        asked = body.model_dump(mode="json", exclude_unset=True, exclude={"model"})
         return hashlib.sha256(json.dumps([*parts, asked], sort_keys=True).encode()).hexdigest()
 
 

@@ -26,7 +26,8 @@ from serving.api.openai.writers import ChatWriter, CompletionWriter
 from serving.api.streaming import SSE, event, pieces, stream, wait
 from serving.engine.jobs import Job, NotReadyError, SequenceError, TimeLimitError
 from serving.guard.cache import ResponseCache
-from serving.service import Options, Service
+from serving.options import Options
+from serving.service import Service
 from system.errors import ParameterError
 
 ERRORS: dict[Any, Any] = dict.fromkeys((400, 404, 413, 415, 500, 503, 504), answers.OpenAIError)
@@ -72,7 +73,8 @@ def openai_routes(service: Service, cache: ResponseCache) -> APIBlueprint:
         """Continue one or several prompts."""
         _ = service.engine  # 503 comes before every other complaint
         _check_model(service, body.model)
-        if not body.stream and (kept := cache.find(body, body.settings)):
+        key = "" if body.stream else cache.key(service, body, body.settings)
+        if kept := cache.find(key):
             return kept
         prompts = _prompts(service, body)
         options = Options(
@@ -91,7 +93,7 @@ def openai_routes(service: Service, cache: ResponseCache) -> APIBlueprint:
         if body.stream:
             return _stream(job, writer, body)
         wait(job)
-        return cache.keep(body, body.settings, writer.whole())
+        return cache.keep(key, writer.whole())
 
     @api.post("/v1/chat/completions", responses={200: answers.ChatCompletion, **ERRORS})
     def chats(body: ChatRequest) -> Response:
@@ -104,7 +106,8 @@ def openai_routes(service: Service, cache: ResponseCache) -> APIBlueprint:
                 service.model,
                 "one with a chat template; this one only continues text: use /v1/completions",
             )
-        if not body.stream and (kept := cache.find(body, body.settings)):
+        key = "" if body.stream else cache.key(service, body, body.settings)
+        if kept := cache.find(key):
             return kept
         ids = service.tokenizer.chat([{"role": m.role, "content": m.text} for m in body.messages])
         if not ids:
@@ -121,7 +124,7 @@ def openai_routes(service: Service, cache: ResponseCache) -> APIBlueprint:
         if body.stream:
             return _stream(job, writer, body)
         wait(job)
-        return cache.keep(body, body.settings, writer.whole())
+        return cache.keep(key, writer.whole())
 
     return api
 

@@ -78,7 +78,8 @@ def test_server_weights_and_route_are_part_of_it(serve: Serve, loaded: Service) 
         path = change if change == "/b" else "/a"
         with app.test_request_context(path):
             g.record = Record("1", "POST", path, path)
-            keys.add(ResponseCache(service, metrics)._key(body, body.settings()))
+            cache = ResponseCache(service.config, metrics)
+            keys.add(cache.key(service, body, body.settings()))
     assert len(keys) == 6 and "" not in keys
 
 
@@ -139,18 +140,19 @@ def test_it_is_bounded_in_bytes_and_age(serve: Serve, loaded: Service) -> None:
     now = [0.0]
     service = Service(load_config(response_cache_mb=1, response_cache_seconds=60))
     service.loaded = loaded.loaded
-    cache = ResponseCache(service, Metrics(service), lambda: now[0])
+    cache = ResponseCache(service.config, Metrics(service), lambda: now[0])
     asked = [GenerateRequest(prompt=f"Prompt {n}", seed=1) for n in range(5)]
     with serve().application.test_request_context("/generate"):
         g.record = Record("1", "POST", "/generate", "/generate")
-        for body in asked:
-            cache.keep(body, body.settings(), Live.model_construct(status="x" * 300_000))
-        kept = [cache.find(body, body.settings()) is not None for body in asked]
+        keys = [cache.key(service, body, body.settings()) for body in asked]
+        for key in keys:
+            cache.keep(key, Live.model_construct(status="x" * 300_000))
+        kept = [cache.find(key) is not None for key in keys]
         assert kept == [False, False, True, True, True]
-        cache.keep(asked[0], asked[0].settings(), Live.model_construct(status="x" * 2_000_000))
-        assert cache.find(asked[0], asked[0].settings()) is None
+        cache.keep(keys[0], Live.model_construct(status="x" * 2_000_000))
+        assert cache.find(keys[0]) is None
         now[0] = 61.0
-        assert cache.find(asked[4], asked[4].settings()) is None
+        assert cache.find(keys[4]) is None
 
 
 def test_the_fingerprint_is_of_the_weights() -> None:

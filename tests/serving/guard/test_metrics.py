@@ -12,7 +12,8 @@ from serving.api.app import create_app
 from serving.config import load_config
 from serving.engine.stats import GAPS, Stats
 from serving.guard import gauges
-from serving.service import Options, Service
+from serving.options import Options
+from serving.service import Service
 from tests.serving.guard.conftest import MODEL, Serve, samples
 
 # What the dashboard in vLLM's own repository asks for, but for what is there for swapping only.
