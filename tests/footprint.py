@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import re
 import threading
 import time
 from collections.abc import Sequence
+from pathlib import Path
 from types import TracebackType
 
 import psutil
@@ -71,10 +73,11 @@ class PeakFootprint:
     Attributes:
         peak: the most bytes that kernels and their children held at the same time.
         processes: how many there were at that moment.
+        kernel: the most bytes that one kernel alone held.
     """
 
     def __init__(self) -> None:
-        self.peak, self.processes = 0, 0
+        self.peak, self.processes, self.kernel = 0, 0, 0
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._watch, daemon=True)
 
@@ -93,8 +96,10 @@ class PeakFootprint:
 
     def _watch(self) -> None:
         while not self._stop.wait(INTERVAL_S):
+            found = kernels()
+            self.kernel = max([self.kernel, *map(_most_resident, found)])
             # Each once, also where a kernel starts another.
-            processes = list(dict.fromkeys(p for kernel in kernels() for p in tree(kernel)))
+            processes = list(dict.fromkeys(p for kernel in found for p in tree(kernel)))
             # A cheap upper bound first: shared pages are costly to tell from others.
             if sum(map(_resident, processes)) > self.peak:
                 now = footprint(processes)
@@ -107,3 +112,13 @@ def _resident(process: psutil.Process) -> int:
         return int(process.memory_info().rss)
     except psutil.Error:  # it has ended
         return 0
+
+
+def _most_resident(process: psutil.Process) -> int:
+    """The most bytes that it held so far; elsewhere than on Linux, what it holds now."""
+    try:
+        status = Path(f"/proc/{process.pid}/status").read_text()
+        found = re.search(r"VmHWM:\s*(\d+)", status)
+        return int(found[1]) * 1024 if found else 0
+    except OSError:
+        return _resident(process)

@@ -11,17 +11,17 @@ import nbformat
 import pytest
 
 from classroom import course
-from tests.conftest import copy_packages
-from tests.test_notebooks import (
+from tests.conftest import ROOT
+from tests.lessons import (
     REAL_MODEL,
     REAL_MODEL_TAG,
-    ROOT,
     code_cells,
+    course_copy,
     nbval,
     needs_real_model,
     read,
     tags,
-)  # fmt: skip
+)
 
 # name → the lesson that teaches it, the file, what stands there, what is put in its place, and
 # which cells run after the lesson's first ones, by words in them. The last one must differ.
@@ -140,15 +140,10 @@ def test_fault_is_found(fault: str, tmp_path: Path) -> None:
     (lesson,) = (ROOT / "notebooks").glob(f"{number}_*.ipynb")
     library, elsewhere = tmp_path / "library", tmp_path / "elsewhere"
     elsewhere.mkdir()
-    copy_packages(library)
-    (library / "notebooks").symlink_to(ROOT / "notebooks", target_is_directory=True)
     short = shortened(lesson, wanted, tmp_path)
     cells = code_cells(read(short))
-    without = REAL_MODEL if needs_real_model(read(short)) else ""  # it is slow, and not everywhere
-    (library / "models").mkdir()
-    for model in (ROOT / "models").iterdir():
-        if model.name != without:
-            (library / "models" / model.name).symlink_to(model)
+    # Without the instruct model where a lesson can do without: it is slow, and not everywhere.
+    course_copy(library, without=REAL_MODEL if needs_real_model(read(short)) else "")
     source = (library / file).read_text(encoding="utf-8")
     assert source.count(right) == 1, f"{file} changed: put the fault in anew"
     (library / file).write_text(source.replace(right, wrong), encoding="utf-8")
