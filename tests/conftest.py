@@ -33,6 +33,22 @@ CHROMIUM = [
 ROOT = Path(__file__).resolve().parent.parent
 
 
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """Who runs what, where several workers do."""
+    from tests.order import LongestFirst
+
+    return LongestFirst(config, log)
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The longest first where several workers share the tests; else as they were found."""
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        from tests.order import rank
+
+        items.sort(key=lambda item: rank(item.nodeid))
+
+
 def skip_or_fail(reason: str) -> None:
     """Skip on somebody's machine; fail under CI=true, where everything must be there."""
     if os.environ.get("CI") == "true":

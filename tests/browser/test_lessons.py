@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import statistics
 from collections.abc import Iterator
 from functools import partial
@@ -13,7 +14,7 @@ import pytest
 
 from classroom import course
 from classroom.exercises import lessons
-from tests.browser.conftest import Lab
+from tests.browser.conftest import WALKED, Lab
 
 pytestmark = [pytest.mark.browser, pytest.mark.slow, pytest.mark.timeout(900)]
 
@@ -85,17 +86,9 @@ def lesson(request: pytest.FixtureRequest, lab: Lab, browser: Any, pictures: Pat
     context.close()
 
 
-# Nothing that 00, 03 and 06 do not show of a page: nbval and papermill run these each time.
-LONG = {
-    "01_tokenization",
-    "02_basic_generation",
-    "04_resource_monitoring",
-    "05_model_comparison",
-    "07_prompts",
-}
 each_lesson = pytest.mark.parametrize(
     "lesson",
-    [pytest.param(name, marks=[pytest.mark.soak] * (name in LONG)) for name in NAMES],
+    [pytest.param(name, marks=[pytest.mark.soak] * (name not in WALKED)) for name in NAMES],
     indirect=True,
 )
 
@@ -108,7 +101,9 @@ def show(page: Any, at: int) -> None:
 
 
 def photograph(page: Any, folder: Path, name: str, at: int) -> None:
-    """A cell at two widths in both themes."""
+    """A cell at two widths in both themes, where somebody keeps the pictures."""
+    if "SCREENSHOTS" not in os.environ:
+        return
     for dark in (True, False):
         theme = "JupyterLab Dark" if dark else "JupyterLab Light"
         page.evaluate(

@@ -81,9 +81,14 @@ def test_stored_solutions_are_those_of_the_questions(lesson: Lesson, tool: Modul
         assert "/work/" not in text and "/home/" not in text
 
 
-@each_lesson
 @pytest.mark.slow
+@pytest.mark.parametrize(
+    "lesson",
+    [pytest.param(x, marks=[pytest.mark.soak] * (n > 0)) for n, x in enumerate(lessons().values())],
+    ids=lambda x: x.number,
+)
 def test_solutions_run(lesson: Lesson, tool: ModuleType, tmp_path: Path) -> None:
+    """As notebooks: the code of every one is run by `test_own_solution`, in one process."""
     notebook = tool.build(lesson, lesson_file(lesson).name)
     tool.run(notebook, tmp_path)
     assert all(judge(*item).status == "right" for item in answers(notebook).items())
