@@ -33,7 +33,7 @@ lab: ready ## open lesson 00 in JupyterLab (PORT=8890 BROWSER=none choose; Ctrl+
 test: ready-dev ## run every notebook and every other test (ARGS="-k tokens" for some)
 	@$(PY) -m pytest -n 2 --dist loadscope --reruns 1 -raR $(ARGS)
 
-quick: ready-dev ## run the fast tests, three minutes together: no browser, no notebook (ARGS="-k api")
+quick: ready-dev ## run the fast tests, about two minutes together: no browser, no notebook (ARGS="-k api")
 	@$(PY) -m pytest -n 2 --dist loadscope -m "not slow and not soak and not browser" $(ARGS)
 
 test-pythons: ready-dev ## run the fast tests on each Python that is found here (ARGS=3.12 for one)

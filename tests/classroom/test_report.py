@@ -61,7 +61,7 @@ def lessons(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
         write_lesson(folder, "11_quick", "print(6 * 7)"),
         write_lesson(folder, "12_raises", "## 3. Worse", "{}['<b>key</b>']", "print('never')"),
         write_lesson(folder, "13_dies", "print('before')", "import os\nos.kill(os.getpid(), 9)"),
-        write_lesson(folder, "14_hangs", "print('in it')\nwhile True:\n    pass"),
+        write_lesson(folder, "14_hangs", "import time\nwhile True:\n    time.sleep(1)"),
     ]
     return {path.stem[3:]: path for path in made}
 

@@ -71,7 +71,8 @@ def graded(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, subprocess.C
     hand_in(folder, "ben", [IMPORTS, *UNTOUCHED])
     hand_in(folder, "cheat", [IMPORTS, CHEAT, "q1.check('wrong')", "q2.check('wrong')", FORGED])
     hand_in(folder, "crash", [IMPORTS, SOLVED[0], "import os\nos.kill(os.getpid(), 9)"])
-    hand_in(folder, "endless", [IMPORTS, "while True:\n    pass", SOLVED[0]])
+    endless = "import time\nwhile True:\n    time.sleep(1)"  # for ever, and in nobody's way
+    hand_in(folder, "endless", [IMPORTS, endless, SOLVED[0]])
     flood = "for _ in range(40):\n    print('x' * 1_000_000)"
     hand_in(folder, "flood", [IMPORTS, SOLVED[0], flood])
     grow = "import time\nheld = [bytearray(10**8) for _ in range(30)]\ntime.sleep(60)"
