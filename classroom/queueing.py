@@ -12,7 +12,9 @@ M. Harchol-Balter, "Performance Modeling and Design of Computer Systems" (2013),
 
 from __future__ import annotations
 
+import heapq
 import math
+from collections.abc import Sequence
 
 from system.errors import ParameterError
 
@@ -83,6 +85,30 @@ def wait_quantile(servers: int, arrivals_per_s: float, service_s: float, share: 
         return math.inf
     waits = erlang_c(servers, arrivals_per_s * service_s)
     return max(0.0, math.log(waits / (1 - share)) / free) if waits else 0.0
+
+
+def played_waits(
+    servers: int, arrivals_s: Sequence[float], services_s: Sequence[float]
+) -> list[float]:
+    """Seconds that each request waits when a queue is played through, in order of arrival.
+
+    The formulas give the mean of endless traffic; this gives what one short sample of it must do.
+
+    Args:
+        servers: how many share the queue, from 1.
+        arrivals_s: when each request comes, in seconds, the first one first.
+        services_s: how many seconds each is served.
+
+    Raises:
+        ParameterError: no server.
+    """
+    _check("servers", servers, whole=True)
+    free, waits = [0.0] * servers, []  # when each server is next free
+    for arrival, service in zip(arrivals_s, services_s, strict=True):
+        start = max(arrival, heapq.heappop(free))
+        heapq.heappush(free, start + service)
+        waits.append(start - arrival)
+    return waits
 
 
 def _free_rate(servers: int, arrivals_per_s: float, service_s: float) -> float:

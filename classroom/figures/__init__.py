@@ -17,6 +17,7 @@ from classroom.figures.generation import (
 from classroom.figures.inside import attention_map, inside
 from classroom.figures.prompts import calibration, intervals, probability_strip
 from classroom.figures.resources import latency_spread, monitored, size_lines, timeline
+from classroom.figures.scaling import waits_over_use
 from classroom.figures.serving import load_bars, service_path
 from classroom.figures.style import BLUE, COLOURS, GREEN, ORANGE, PURPLE, RED, SKY, new_figure, show
 from classroom.figures.tokens import context_use, merge_steps, padding_grid, vocabulary_sizes
@@ -31,4 +32,5 @@ __all__ = [
     "logits_and_probabilities", "merge_steps", "monitored", "new_figure", "padding_grid",
     "probability_strip", "reading_and_writing", "service_path", "show",
     "size_lines", "stacked_bars", "time_over_length", "timeline", "vocabulary_sizes",
+    "waits_over_use",
 ]  # fmt: skip

@@ -1,12 +1,14 @@
 """The widgets of the course: explorers, calculators, the playground's frame."""
 
 from classroom.widgets.calculators import MemoryCalculator, TokenCalculator
+from classroom.widgets.capacity import CapacityPlanner, plan_rows
 from classroom.widgets.explorer import ParameterExplorer
 from classroom.widgets.loop import LoopExplorer, greedy_walk
 from classroom.widgets.playground import Playground
 from classroom.widgets.steering import TokenSteering
 
 __all__ = [
+    "CapacityPlanner",
     "LoopExplorer",
     "MemoryCalculator",
     "ParameterExplorer",
@@ -14,4 +16,5 @@ __all__ = [
     "TokenCalculator",
     "TokenSteering",
     "greedy_walk",
+    "plan_rows",
 ]

@@ -2,26 +2,27 @@
 
 from __future__ import annotations
 
-import heapq
 import math
 import random
+from itertools import accumulate
 
 import pytest
 
-from classroom.queueing import erlang_c, mean_wait, wait_quantile
+from classroom.queueing import erlang_c, mean_wait, played_waits, wait_quantile
 from system.errors import ParameterError
 
 
 def play(servers: int, arrivals_per_s: float, service_s: float, requests: int) -> list[float]:
     """Seconds that each request waited, with random arrivals and service times."""
-    draw, now, waits = random.Random(7), 0.0, []
-    free = [0.0] * servers  # when each server is next free
-    for _ in range(requests):
-        now += draw.expovariate(arrivals_per_s)
-        start = max(now, heapq.heappop(free))
-        heapq.heappush(free, start + draw.expovariate(1 / service_s))
-        waits.append(start - now)
-    return waits
+    draw = random.Random(7)
+    arrivals = accumulate(draw.expovariate(arrivals_per_s) for _ in range(requests))
+    services = [draw.expovariate(1 / service_s) for _ in range(requests)]
+    return played_waits(servers, list(arrivals), services)
+
+
+def test_a_queue_of_three_requests() -> None:
+    assert played_waits(1, [0, 1, 1], [2, 2, 2]) == [0, 1, 3]
+    assert played_waits(2, [0, 1, 1], [2, 2, 2]) == [0, 0, 1]
 
 
 def test_closed_forms() -> None:

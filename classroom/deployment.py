@@ -1,0 +1,168 @@
+"""Reads the course's own container and Kubernetes files, and watches a server live and die.
+
+(Lesson 10.)
+"""
+
+from __future__ import annotations
+
+import io
+import re
+import tarfile
+import threading
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import httpx
+import psutil
+
+from system.environment import ROOT
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from serving.client.engines import CommandServer
+
+Manifest = dict[str, Any]
+
+
+def dockerfile_stages(text: str) -> list[dict[str, Any]]:
+    """The stages of a Dockerfile, in order.
+
+    Args:
+        text: the file's content.
+
+    Returns:
+        for each stage: name, and `steps`, a list of (instruction, value) with its lines joined.
+    """
+    joined = re.sub(r"\\\n\s*", "", re.sub(r"(?m)^\s*#.*\n", "", text))
+    stages: list[dict[str, Any]] = []
+    for line in filter(None, map(str.strip, joined.splitlines())):
+        word, _, value = line.partition(" ")
+        if word == "FROM":
+            name = re.search(r"(?i)\sAS\s+(\S+)$", value)
+            stages.append({"name": name[1] if name else "final", "steps": []})
+        elif stages:  # arguments before the first stage belong to none
+            stages[-1]["steps"].append((word, value.strip()))
+    return stages
+
+
+def manifests(folder: str = "base") -> dict[str, Manifest]:
+    """The Kubernetes objects of deploy/kubernetes/FOLDER, by their kind."""
+    import yaml
+
+    found: dict[str, Manifest] = {}
+    for path in sorted((ROOT / "deploy" / "kubernetes" / folder).glob("*.yaml")):
+        for item in yaml.safe_load_all(path.read_text(encoding="utf-8")):
+            found[item["kind"]] = item
+    return found
+
+
+def seconds_of(probe: Manifest) -> int:
+    """How long a Kubernetes probe fails before Kubernetes acts: period × failureThreshold."""
+    return int(probe.get("periodSeconds", 10)) * int(probe.get("failureThreshold", 3))
+
+
+def autoscaler_target(objects: dict[str, Manifest]) -> float:
+    """What the HorizontalPodAutoscaler wants its first metric to be, on average, in each pod."""
+    metric = objects["HorizontalPodAutoscaler"]["spec"]["metrics"][0]
+    return float(metric["pods"]["target"]["averageValue"])
+
+
+def gibibytes(quantity: str) -> float:
+    """A quantity of memory as Kubernetes writes it, such as 512Mi or 1Gi, in GiB."""
+    units = {"Ki": 2**-20, "Mi": 2**-10, "Gi": 1.0, "Ti": 2.0**10}
+    number = re.fullmatch(r"(\d+(?:\.\d+)?)([KMGT]i)", quantity)
+    if number is None:
+        raise ValueError(f"{quantity!r} is no number with Ki, Mi, Gi or Ti")
+    return float(number[1]) * units[number[2]]
+
+
+def peak_gib(pid: int) -> float:
+    """The most memory (GiB) that a process and its children each held so far, added up.
+
+    Elsewhere than on Linux: what they hold now.
+    """
+    first = psutil.Process(pid)
+    return sum(_peak_gib(process) for process in (first, *first.children(recursive=True)))
+
+
+def _peak_gib(process: psutil.Process) -> float:
+    try:
+        status = Path(f"/proc/{process.pid}/status").read_text(encoding="utf-8")
+        return int(status.split("VmHWM:")[1].split()[0]) / 2**20
+    except (OSError, IndexError):
+        return float(process.memory_info().rss / 2**30)
+
+
+def layer(**files: str | None) -> bytes:
+    """A layer of an image: a tar archive of what one step changed.
+
+    Args:
+        **files: name → content; None deletes it, by an empty file `.wh.NAME` (OCI image
+            specification, "whiteouts"). `env` stands for `.env`.
+    """
+    packed = io.BytesIO()
+    with tarfile.open(fileobj=packed, mode="w") as archive:
+        for name, content in files.items():
+            path = f".{name}" if name == "env" else name
+            data = (content or "").encode()
+            info = tarfile.TarInfo(path if content is not None else f".wh.{path}")
+            info.size = len(data)
+            archive.addfile(info, io.BytesIO(data))
+    return packed.getvalue()
+
+
+class Watch:
+    """Asks a server's paths again and again, as Kubernetes' probes do, and notes each change.
+
+        with Watch(server, ["/health", "/live"]) as watch: …
+        watch.table()
+
+    Attributes:
+        seen: (seconds since the start, answers by path); 0 where nothing answered.
+    """
+
+    def __init__(self, server: CommandServer, paths: Sequence[str], every_s: float = 0.05) -> None:
+        """Nothing is asked yet.
+
+        Args:
+            server: need not run yet.
+            paths: what to ask.
+            every_s: seconds between two rounds.
+        """
+        self._server, self._paths, self._every = server, list(paths), every_s
+        self._stop, self.seen = threading.Event(), list[tuple[float, tuple[int, ...]]]()
+        self._thread = threading.Thread(target=self._run, daemon=True)
+
+    def _run(self) -> None:
+        begin = time.monotonic()
+        with httpx.Client(timeout=5, trust_env=False) as http:
+            while not self._stop.is_set():
+                now = tuple(_status(http, self._server.url + path) for path in self._paths)
+                if not self.seen or self.seen[-1][1] != now:
+                    self.seen.append((time.monotonic() - begin, now))
+                self._stop.wait(self._every)
+
+    def __enter__(self) -> Watch:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stop.set()
+        self._thread.join()
+
+    def table(self) -> pd.DataFrame:
+        """A row for each change: seconds, and the status code of every path ("–": no answer)."""
+        import pandas as pd
+
+        rows = [[round(at, 1), *(code or "–" for code in codes)] for at, codes in self.seen]
+        return pd.DataFrame(rows, columns=["from second", *self._paths])
+
+
+def _status(http: httpx.Client, url: str) -> int:
+    try:
+        return http.get(url).status_code
+    except httpx.HTTPError:
+        return 0
