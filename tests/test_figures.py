@@ -23,6 +23,7 @@ from transformers import GPT2Config
 
 from classroom import figures
 from classroom.figures.style import label, token_label
+from classroom.queueing import mean_wait
 from helpers.monitor import ResourceMonitor, get_memory_usage
 
 UNITS = {
@@ -366,6 +367,16 @@ def test_a_strip_says_each_tokens_probability() -> None:
     assert "<b>" not in page and "a 90%" in page
     shades = [float(shade) for shade in re.findall(r"rgba\(213,94,0,([\d.]+)\)", page)]
     assert shades[0] < shades[1], "the unexpected is darker"
+
+
+def test_waits_over_use(draw: Callable[..., Any]) -> None:
+    """The curve is the formula's, the points are the table's."""
+    table = pd.DataFrame({"measured": [90.0, 300.0], "played": [80.0, 310.0]}, index=[0.5, 0.9])
+    axes = draw(figures.waits_over_use, table, 4, 0.5, ALT).axes[0]
+    across, up = curve(axes)
+    assert up == near([mean_wait(4, use * 4 / 0.5, 0.5) for use in across])
+    assert curve(axes, 1) == (near([0.5, 0.9]), near([0.08, 0.31]))
+    assert curve(axes, 2) == (near([0.5, 0.9]), near([0.09, 0.3]))
 
 
 def test_every_figure_of_the_package_is_tested_here() -> None:
