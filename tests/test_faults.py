@@ -94,6 +94,13 @@ FAULTS = {
         "    spare = 257",
         ["base = helpers.load(MODEL_NAME)", "def stream(ids, stop)"],
     ),
+    "the cache forgets parameters": (
+        "09",
+        "serving/guard/cache.py",
+        'asked = body.model_dump(mode="json", exclude_unset=True, exclude={"model"})',
+        'asked = body.model_dump(mode="json", include={"prompt", "max_new_tokens"})',
+        ["guarded = ServerProcess(", "def tutorial("],
+    ),
 }
 WRITTEN = {one.number for one in course.written()}
 SOAK = {  # the longest, and a second one of a lesson

@@ -306,6 +306,50 @@ def test_load_bars(draw: Callable[..., Any]) -> None:
     assert [t.get_text() for t in left.get_xticklabels()] == ["1", "8"]
 
 
+def test_slots_over_time(draw: Callable[..., Any]) -> None:
+    """Bars are as long as a text sat there, from the step before; hatched where it had ended."""
+    rows = [(1, 1, 1, True), (2, 1, 1, True), (3, 1, 1, False), (1, 2, 2, True)]
+    table = pd.DataFrame(rows, columns=["step", "slot", "request", "works"])
+    axes = draw(figures.slot_timeline, {"one": table, "other": table}, ALT).axes
+    assert [axis.get_title() for axis in axes] == ["one", "other"]
+    bars = {(b.get_x(), b.get_width(), b.get_hatch() or "") for b in axes[1].patches}
+    assert bars == {(0, 2, ""), (2, 1, "////"), (0, 1, "")}
+    assert {t.get_text() for t in axes[0].texts} == {"1", "2"}
+
+
+def test_the_knee_is_marked(draw: Callable[..., Any]) -> None:
+    speed, half, late = [50.0, 80, 85], [0.1, 0.2, 0.4], [0.2, 0.3, 0.7]
+    milliseconds = {"p50_ms": [1e3 * s for s in half], "p95_ms": [1e3 * s for s in late]}
+    table = pd.DataFrame({"tokens_per_s": speed, **milliseconds}, index=[1, 4, 16])
+    left, right = draw(figures.knee_figure, table, 4, ALT).axes
+    assert curve(left, 0) == (near([1, 4, 16]), near(speed))
+    assert curve(right, 0)[1] == near(half) and curve(right, 1)[1] == near(late)
+    assert list(left.lines[-1].get_xdata()) == [4, 4]
+
+
+def test_four_kinds_of_metrics(draw: Callable[..., Any]) -> None:
+    names = ["p50_ms", "p95_ms", "p99_ms", "ttft_ms", "tokens_per_s", "rows_per_step", "rss_mb"]
+    table = pd.DataFrame({name: [1.0 + n, 2.0 + n] for n, name in enumerate(names)}, index=[1, 2])
+    table["cpu_cores"] = [0.5, 0.75]
+    drawn = draw(figures.four_kinds, table, {"queue_full": 3, "timeout": 1}, ALT)
+    latency, throughput, resources, failed, rows, cores = drawn.axes
+    assert [curve(latency, n)[1] for n in range(4)] == [
+        near([0.001 * (1 + n), 0.001 * (2 + n)]) for n in range(4)
+    ]
+    assert curve(throughput, 0)[1] == near([5, 6]) and curve(resources, 0)[1] == near([7e6, 8e6])
+    assert list(rows.lines[0].get_ydata()) == [6, 7]
+    assert list(cores.lines[0].get_ydata()) == [0.5, 0.75]
+    assert [bar.get_width() for bar in failed.patches] == [3, 1]
+    assert [t.get_text() for t in failed.get_yticklabels()] == ["queue_full", "timeout"]
+    draw(figures.four_kinds, table, {}, ALT)  # no error is no failure of the figure
+
+
+def test_waiting_over_use(draw: Callable[..., Any]) -> None:
+    table = pd.DataFrame({"slots: 1": [0.5, 2.0]}, index=[50, 90])
+    (axes,) = draw(figures.waiting_curve, table, ALT).axes
+    assert curve(axes, 0) == (near([0.5, 0.9]), near([0.5, 2.0]))
+
+
 def test_service_path_names_every_station(draw: Callable[..., Any]) -> None:
     words = {t.get_text() for t in draw(figures.service_path, ALT).axes[0].texts}
     assert {"client", "validation", "queue", "engine", "model"} <= words

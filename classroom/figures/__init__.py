@@ -15,6 +15,7 @@ from classroom.figures.generation import (
     time_over_length,
 )
 from classroom.figures.inside import attention_map, inside
+from classroom.figures.operating import four_kinds, knee_figure, slot_timeline, waiting_curve
 from classroom.figures.prompts import calibration, intervals, probability_strip
 from classroom.figures.resources import latency_spread, monitored, size_lines, timeline
 from classroom.figures.scaling import waits_over_use
@@ -26,11 +27,12 @@ from system.markup import left_aligned
 __all__ = [
     "BLUE", "COLOURS", "GREEN", "ORANGE", "PURPLE", "RED", "SKY", "attention_map",
     "bar_list", "bars_by_token",
-    "calibration", "candidates_by_step", "compare_bars", "context_use", "distributions", "frontier",
-    "grouped_bars",
-    "inside", "intervals", "latency_spread", "left_aligned", "line_figure", "lines", "load_bars",
+    "calibration", "candidates_by_step", "compare_bars", "context_use", "distributions",
+    "four_kinds", "frontier", "grouped_bars",
+    "inside", "intervals", "knee_figure",
+    "latency_spread", "left_aligned", "line_figure", "lines", "load_bars",
     "logits_and_probabilities", "merge_steps", "monitored", "new_figure", "padding_grid",
     "probability_strip", "reading_and_writing", "service_path", "show",
-    "size_lines", "stacked_bars", "time_over_length", "timeline", "vocabulary_sizes",
-    "waits_over_use",
+    "size_lines", "slot_timeline", "stacked_bars", "time_over_length", "timeline",
+    "vocabulary_sizes", "waiting_curve", "waits_over_use",
 ]  # fmt: skip

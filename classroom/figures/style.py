@@ -46,9 +46,9 @@ _STYLE: Any = {
 
 
 def new_figure(
-    width: float = 7.0, height: float = 3.4, columns: int = 1
+    width: float = 7.0, height: float = 3.4, columns: int = 1, rows: int = 1
 ) -> tuple[Figure, list[Axes]]:
-    """An empty figure in the course's style, with `columns` plots side by side.
+    """An empty figure in the course's style, with `columns` plots side by side, in `rows`.
 
     It is not registered with pyplot, so that no notebook shows it twice.
 
@@ -56,13 +56,14 @@ def new_figure(
         width: inches; 7 fills a laptop's notebook column.
         height: inches.
         columns: plots side by side.
+        rows: so many of these below each other; the plots come row by row.
     """
     import matplotlib
     from matplotlib.figure import Figure
 
     with matplotlib.rc_context(_STYLE):
         figure = Figure(figsize=(width, height), layout="constrained")
-        axes = figure.subplots(1, columns, squeeze=False)[0]
+        axes = figure.subplots(rows, columns, squeeze=False).flatten()
     return figure, list(axes)
 
 

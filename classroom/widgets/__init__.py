@@ -3,12 +3,14 @@
 from classroom.widgets.calculators import MemoryCalculator, TokenCalculator
 from classroom.widgets.capacity import CapacityPlanner, plan_rows
 from classroom.widgets.explorer import ParameterExplorer
+from classroom.widgets.load import LoadCalculator
 from classroom.widgets.loop import LoopExplorer, greedy_walk
 from classroom.widgets.playground import Playground
 from classroom.widgets.steering import TokenSteering
 
 __all__ = [
     "CapacityPlanner",
+    "LoadCalculator",
     "LoopExplorer",
     "MemoryCalculator",
     "ParameterExplorer",

@@ -66,6 +66,8 @@ def status_routes(service: Service) -> APIBlueprint:
                 default_max_length=service.default_length,
                 default_temperature=config.default_temperature,
                 slots=service.engine.slots,
+                queue_length=config.queue_length,
+                request_timeout_seconds=config.request_timeout,
                 batching=config.batching,
                 chat=service.tokenizer.has_chat_template,
                 prefix_cache=schemas.PrefixCacheInfo(

@@ -153,6 +153,8 @@ class Info(BaseModel):
     default_max_length: int
     default_temperature: float
     slots: int = Field(description="Texts written at the same time.")
+    queue_length: int = Field(description="Texts that may wait for a slot.")
+    request_timeout_seconds: float = Field(description="Longest time of a request, waiting too.")
     batching: Literal["continuous", "static"]
     chat: bool = Field(description="The model has a chat template: /v1/chat/completions answers.")
     prefix_cache: PrefixCacheInfo
