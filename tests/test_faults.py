@@ -112,6 +112,7 @@ EVERY_RUN = {  # of three kinds: tokens, probabilities, measurements; `make soak
 
 def test_every_lesson_has_its_fault() -> None:
     assert {fault[0] for fault in FAULTS.values()} >= WRITTEN
+    assert set(FAULTS) >= EVERY_RUN
 
 
 def shortened(lesson: Path, wanted: list[str], folder: Path) -> Path:
