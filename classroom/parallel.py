@@ -132,6 +132,7 @@ def together(
         names: of those to call, in order.
         arguments: for each call.
     """
+    import gc
     import os
     import sys
     from datetime import timedelta
@@ -153,8 +154,11 @@ def together(
 
     space: dict[str, Any] = {"dist": dist, "helpers": helpers, "torch": torch}
     exec(source, space)
+    results: list[Any] = []
     with torch.inference_mode():
-        results = [space[name](rank, **arguments) for name in names]
+        for name in names:
+            results.append(space[name](rank, **arguments))
+            gc.collect()  # a model with hooks holds itself: the next one would lie beside it
     dist.barrier()
     dist.destroy_process_group()
     return results

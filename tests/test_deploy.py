@@ -221,7 +221,7 @@ def test_the_health_check_says_what_health_says(container: Container) -> None:
 # --- compose ------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", ["compose.yaml", "compose.vllm.yaml"])
+@pytest.mark.parametrize("name", [path.name for path in sorted(DEPLOY.glob("compose*.yaml"))])
 def test_compose_pins_images_and_mounts_what_is_there(name: str) -> None:
     services = yaml.safe_load((DEPLOY / name).read_text(encoding="utf-8"))["services"]
     for title, service in services.items():
@@ -238,6 +238,23 @@ def test_compose_pins_images_and_mounts_what_is_there(name: str) -> None:
                 assert (DEPLOY / source).exists(), f"{title}: {source}"
         for port in service.get("ports", []):
             assert port.startswith("127.0.0.1:"), f"{title} listens to the whole network"
+
+
+@pytest.mark.parametrize("engine", ["vllm", "tgi", "sglang"])
+def test_another_engine_takes_the_same_place(engine: str) -> None:
+    """The same port outside, the port inside that its flags say, health asked there, no network."""
+    services = yaml.safe_load((DEPLOY / f"compose.{engine}.yaml").read_text(encoding="utf-8"))
+    (service,) = services["services"].values()
+    inside = service["ports"][0].rpartition(":")[2]
+    assert service["ports"] == [f"127.0.0.1:${{PORT:-5000}}:{inside}"]
+    assert f"--port={inside}" in service["command"]
+    assert f"127.0.0.1:{inside}/health" in str(service["healthcheck"]["test"])
+    folder = service["volumes"][0].split(":")[1]
+    assert any(flag.endswith(f"={folder}") for flag in service["command"])
+    assert service["environment"]["HF_HUB_OFFLINE"] == "1"
+    guide = (ROOT / "docs/deploy.md").read_text(encoding="utf-8")
+    version = service["image"].rpartition(":")[2]
+    assert version in guide and f"deploy/compose.{engine}.yaml" in guide
 
 
 def test_compose_leaves_time_to_drain() -> None:
