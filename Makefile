@@ -3,7 +3,10 @@
 .DEFAULT_GOAL := help
 ANY_PYTHON := $(shell command -v python3 || command -v python)
 PY := .venv/bin/python
+# The tests are compiled once, not by every worker.
+PYTEST := PYTHONDONTWRITEBYTECODE= $(PY) -m pytest
 MODEL ?= course-gpt-4m
+JOBS ?= 2
 export PYTHON TORCH PORT BROWSER SMOLLM2
 
 .PHONY: help setup model python ready ready-dev lab test quick test-pythons soak test-scale vllm mutants outputs solutions new-lesson sync reset update report check lint serve load-test bench train pins site clean
@@ -30,17 +33,17 @@ model: ready ## fetch the instruct model SmolLM2-135M (93 MB; set-up does, unles
 lab: ready ## open lesson 00 in JupyterLab (PORT=8890 BROWSER=none choose; Ctrl+C ends it)
 	@$(PY) tools/lab.py
 
-test: ready-dev ## run every notebook and every other test (ARGS="-k tokens" for some)
-	@$(PY) -m pytest -n 2 --dist loadscope --reruns 1 -raR $(ARGS)
+test: ready-dev ## run every notebook and every other test (ARGS="-k tokens" for some; JOBS=3 at once)
+	@$(PYTEST) -n $(JOBS) --dist loadscope --reruns 1 -raR $(ARGS)
 
 quick: ready-dev ## run the fast tests, about two minutes together: no browser, no notebook (ARGS="-k api")
-	@$(PY) -m pytest -n 2 --dist loadscope -m "not slow and not soak and not browser" $(ARGS)
+	@$(PYTEST) -n $(JOBS) --dist loadscope -m "not slow and not soak and not browser" $(ARGS)
 
 test-pythons: ready-dev ## run the fast tests on each Python that is found here (ARGS=3.12 for one)
 	@$(PY) tools/pythons.py $(ARGS)
 
 soak: ready-dev ## run the tests that take too long for every run
-	@$(PY) -m pytest -m soak $(ARGS)
+	@$(PYTEST) -m soak $(ARGS)
 
 test-scale: ready-dev vllm ## run the tests against vLLM, which `make test` leaves out
 	@$(PY) -m pytest -m scale $(ARGS)

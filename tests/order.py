@@ -17,7 +17,11 @@ FIRST = (
     "tests/browser/",
     "tests/test_setup.py",
     "tests/classroom/grade/test_grade.py",
+    "tests/test_site.py",
+    "tests/test_hub.py",
+    "tests/test_colab.py",
     "tests/test_faults.py",
+    "tests/test_new_lesson.py",
 )
 SINGLY = ("tests/test_lesson_runs.py", "tests/test_faults.py")  # each test by itself
 TOGETHER = ("tests/browser/",)  # one JupyterLab for them all

@@ -12,6 +12,9 @@ from pathlib import Path
 
 import pytest
 
+from classroom import course
+from tests import order
+from tests.browser.conftest import WALKED
 from tests.conftest import ROOT, copy_packages
 from tests.test_binder import copy_course
 
@@ -79,6 +82,15 @@ def test_what_the_description_names_is_there() -> None:
     assert not missing, f"docs/architecture.md names {missing}"
     for link in re.findall(r"\]\(([^)#]+)\)", text):
         assert (ROOT / "docs" / link).is_file(), link
+
+
+def test_what_every_run_chooses_by_name_is_there() -> None:
+    """A renamed file would start late, a renamed lesson be walked in `make soak` alone."""
+    for name in {*order.FIRST, *order.SINGLY, *order.TOGETHER}:
+        assert (ROOT / name).exists(), name
+    assert {one.file for one in course.written()} >= set(WALKED)
+    nodes = ["tests/test_tokens.py::a", "tests/test_lesson_runs.py::b[c]", "tests/browser/x.py::d"]
+    assert sorted(nodes, key=order.rank)[-1] == nodes[0]
 
 
 # --- what pre-commit finds ----------------------------------------------------------------

@@ -55,10 +55,9 @@ def test_one_changed_byte_in_a_model_is_found(models_copy: Path) -> None:
     content = bytearray(weights.read_bytes())
     content[-1] ^= 1
     weights.write_bytes(content)
-    ran = run("--models", str(models_copy))
-    assert ran.returncode == 1
-    found = line(ran, "Models")
-    assert "course-gpt-4m/model.safetensors is damaged" in found and check.RESTORE in found
+    found = check.check_models(models_copy)
+    assert not found.ok and found.advice == check.RESTORE
+    assert "course-gpt-4m/model.safetensors is damaged" in found.found
 
 
 def test_weights_cut_short_fail_the_generation_in_one_line(models_copy: Path) -> None:

@@ -48,6 +48,7 @@ def test_its_text_is_better_predicted_than_the_small_models_predict_it(
     assert found < bits_per_byte(small.model, small.tokenizer, text)
 
 
+@pytest.mark.soak
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="peaks differ on Windows")
 def test_its_peak_is_predicted(smollm2: str) -> None:
     runtime = peak.runtime_mb(smollm2)

@@ -189,8 +189,7 @@ def test_helpers_are_documented(pages: dict[Path, Page], site: Path) -> None:
 
 
 @pytest.mark.browser
-@pytest.mark.parametrize("scheme", ["light", "dark"])
-@pytest.mark.parametrize("width", [1366, 380])
+@pytest.mark.parametrize(("width", "scheme"), [(1366, "light"), (380, "dark")])
 def test_pages_read_well(width: int, scheme: Any, site: Path, browser: Any, tmp_path: Path) -> None:
     """From disk: axe-core finds nothing serious, nothing is out of reach or fetched elsewhere."""
     assert_read_well(READ, width, scheme, site, browser, tmp_path, THIN)

@@ -70,7 +70,7 @@ def test_two_processes_share_gradients(corpus: Path, tmp_path: Path) -> None:
     assert losses(tmp_path)[-1] < losses(tmp_path)[0]
 
 
-@pytest.mark.slow
+@pytest.mark.soak
 def test_goes_on_from_the_shipped_weights(corpus: Path, tmp_path: Path) -> None:
     folder = ROOT / "models" / "course-gpt-1m"
     seen = json.loads((folder / "training.json").read_text())["training_tokens"]

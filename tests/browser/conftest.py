@@ -23,7 +23,7 @@ from typing import Any
 import pytest
 
 from tests.conftest import ROOT
-from tests.lessons import smallest
+from tests.lessons import REAL_MODEL, course_copy, smallest
 
 # Walked in every run: between them they have each kind of widget, and a served page. `make soak`
 # walks the others, and nothing is seen there of a page that these do not have.
@@ -62,9 +62,14 @@ def shorten(path: Path) -> None:
 
 
 @pytest.fixture(scope="session")
-def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
-    """As `make lab` starts it, on a copy, so that the stored outputs stay as they are."""
+def lab(tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest) -> Iterator[Lab]:
+    """As `make lab` starts it, on a copy, so that the stored outputs stay as they are.
+
+    The instruct model, which takes its time, is there in `make soak` alone.
+    """
     folder = tmp_path_factory.mktemp("lab")
+    soaking = any(item.get_closest_marker("soak") for item in request.session.items)
+    course = ROOT if soaking else course_copy(tmp_path_factory.mktemp("course"), REAL_MODEL)
     shutil.copytree(ROOT / "notebooks", folder / "notebooks")
     for path in (folder / "notebooks").glob("*.ipynb"):
         forget_outputs(path)
@@ -80,6 +85,7 @@ def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
         "JUPYTERLAB_WORKSPACES_DIR": str(folder / "workspaces"),
         "JUPYTER_RUNTIME_DIR": str(folder / "runtime"),
         "LLM_BASICS_PROGRESS": str(folder / "progress.json"),
+        "PYTHONPATH": str(course),
     }
     command = [sys.executable, "-m", "jupyterlab", "--no-browser", "--log-level=WARN"]
     command.append("--expose-app-in-browser")  # for the questions below
