@@ -21,6 +21,7 @@ from serving.api.app import create_app
 from serving.config import Config, ConfigError, load_config
 from serving.guard.keys import warning
 from serving.guard.logs import flush_logs, open_log
+from serving.models import Models
 from serving.service import Service
 from serving.settings_shown import in_force, table
 from system import startup
@@ -73,28 +74,28 @@ def main(argv: list[str] | None = None) -> int:
     for noisy in ("urllib3", "filelock", "httpx", "httpcore", "waitress.queue"):
         logging.getLogger(noisy).setLevel(logging.ERROR)
     logging.getLogger("waitress").setLevel(logging.WARNING)  # clients may hang up
-    service = Service(config)
+    models = Models(Service(config))
     try:
         if loud := warning(config):
             print(loud, file=sys.stderr, flush=True)
-        server = listen(config, service)
+        server = listen(config, models)
     except ConfigError as error:
         print(error, file=sys.stderr)
         return 2
     except (OSError, ValueError) as error:
         print(_no_port(config, error), file=sys.stderr)
         return 1
-    return Runner(config, service, server).run()
+    return Runner(config, models, server).run()
 
 
-def listen(config: Config, service: Service) -> Any:
+def listen(config: Config, models: Models) -> Any:
     """A waitress server that holds the port and answers once it runs.
 
     Raises:
         OSError, ValueError: the address cannot be used.
     """
     return create_server(
-        create_app(service),
+        create_app(models.first, models),
         host=config.host,
         port=config.port,
         threads=config.threads,
@@ -133,8 +134,9 @@ def address(host: str, port: int) -> str:
 class Runner:
     """Runs the server in a thread, the model in the engine's, and waits for a signal."""
 
-    def __init__(self, config: Config, service: Service, server: Any) -> None:
-        self.config, self.service, self.server = config, service, server
+    def __init__(self, config: Config, models: Models, server: Any) -> None:
+        self.config, self.models, self.server = config, models, server
+        self.service = models.first
         several = isinstance(server, MultiSocketServer)
         self.port = server.effective_listen[0][1] if several else server.effective_port
         self._stop = threading.Event()
@@ -150,7 +152,7 @@ class Runner:
             pass  # a wait without end would hold back signals on Windows
         if self._status == 0:
             self._drain()
-        self.service.close()
+        self.models.close()
         return self._status
 
     def _signal(self, number: int, frame: object) -> None:
@@ -182,7 +184,7 @@ class Runner:
             time.sleep(0.05)
         if self._busy():
             log.warning("shutdown: requests still ran after %g s", self.config.drain_seconds)
-            self.service.close()  # they are answered with an error
+            self.models.close()  # they are answered with an error
             time.sleep(0.5)
 
     def _busy(self) -> bool:

@@ -35,6 +35,12 @@ class Config(GuardSettings):
     """Every setting, its default and its range; the variable is LLM_ and the name in capitals."""
 
     model_name: str = Field(DEFAULT_MODEL, description="a shipped model, a folder or a hub id")
+    models: Names = Field(
+        (), description="more models, between commas, that are loaded when a request names them"
+    )
+    models_memory_mb: int = Field(
+        4096, ge=1, le=16_777_216, description="MiB that all loaded models may take, as computed"
+    )
     device: str = Field("auto", description="auto, cpu, cuda, cuda:1, mps, or -1, 0, 1 …")
     dtype: Literal["auto", "float32", "bfloat16", "float16", "int8"] = Field(
         "auto", description="number format of the weights; auto takes what suits the device"

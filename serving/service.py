@@ -46,7 +46,7 @@ class Service:
 
         def work() -> None:
             try:
-                self._load()
+                self.load_now()
             except Exception as error:
                 on_error(error)
             else:
@@ -54,7 +54,12 @@ class Service:
 
         threading.Thread(target=work, name="load", daemon=True).start()
 
-    def _load(self) -> None:
+    def load_now(self) -> None:
+        """Load the model and start its engine.
+
+        Raises:
+            ParameterError, OSError, TypeError: it cannot be loaded or served.
+        """
         from helpers.device import device_label, resolve_device
         from helpers.models import locate
 

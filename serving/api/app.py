@@ -1,4 +1,4 @@
-"""The application: native and OpenAI-compatible routes, the playground page. (Lesson 06.)"""
+"""The application: native and OpenAI-compatible routes, and the two pages. (Lesson 06.)"""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import copy
 from pathlib import Path
 from typing import Any
 
-from flask import Response, g, jsonify, send_file
+from flask import Response, g, jsonify, request, send_file
 from flask_openapi3 import Info as DocumentInfo
 from flask_openapi3 import OpenAPI
 
@@ -22,6 +22,7 @@ from serving.guard.limits import describe_limits, limit_rates
 from serving.guard.logs import RequestLog
 from serving.guard.metrics import Metrics, metrics_routes
 from serving.guard.records import keep_records
+from serving.models import Models
 from serving.service import Service
 
 LENGTHS = (  # where a length is asked for, by what name, and what it counts
@@ -31,11 +32,17 @@ LENGTHS = (  # where a length is asked for, by what name, and what it counts
     ("ChatRequest", "max_tokens", "max_new_tokens"),
     ("ChatRequest", "max_completion_tokens", "max_new_tokens"),
 )
-PLAYGROUND = Path(__file__).with_name("playground.html")
+PAGES = {"/": "playground.html", "/operator": "operator.html"}
 
 
-def create_app(service: Service) -> OpenAPI:
-    """The WSGI application around a service (which may still be loading)."""
+def create_app(service: Service, models: Models | None = None) -> OpenAPI:
+    """The WSGI application around a service (which may still be loading).
+
+    Args:
+        service: the default model.
+        models: all of them, where whoever calls has to do with them.
+    """
+    models = models or Models(service)
     app = OpenAPI(
         "serving",
         info=DocumentInfo(title="LLM Basics API", version=schemas.API_VERSION),
@@ -49,10 +56,10 @@ def create_app(service: Service) -> OpenAPI:
     app.request_class = JSONRequest
     app.json.sort_keys = False  # type: ignore[attr-defined]  # /info lists parameters in their order
     app.config["MAX_CONTENT_LENGTH"] = service.config.max_body_bytes
-    metrics = Metrics(service)
+    metrics = Metrics(models)
     cache = ResponseCache(service.config, metrics)
-    log = RequestLog(service, metrics.lost_lines.inc)
-    keep_records(app, [metrics.add, log.add])
+    log = RequestLog(service.config, metrics.lost_lines.inc)
+    keep_records(app, models, [metrics.add, log.add])
     register_errors(app)
     guard(app, service.config)
     keyed = require_keys(app, service.config)
@@ -65,41 +72,44 @@ def create_app(service: Service) -> OpenAPI:
 
     @app.route("/openapi.json")
     def openapi() -> Response:
-        return jsonify(_document(app, service, keyed))
+        return jsonify(_document(app, models, keyed))
 
     @app.route("/")
-    def playground() -> Response:
-        response = send_file(PLAYGROUND, mimetype="text/html", max_age=0)
+    @app.route("/operator")
+    def page() -> Response:
+        file = Path(__file__).with_name(PAGES[request.path])
+        response = send_file(file, mimetype="text/html", max_age=0)
         response.headers["Content-Security-Policy"] = (
             "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; "
             "connect-src 'self'; img-src data:; base-uri 'none'; form-action 'none'"
         )
         return response
 
-    app.register_api(status_routes(service))
+    app.register_api(status_routes(models))
     app.register_api(metrics_routes(metrics))
     app.register_api(cache_routes(cache))
-    app.register_api(text_routes(service, cache))
-    app.register_api(openai_routes(service, cache))
+    app.register_api(text_routes(models, cache))
+    app.register_api(openai_routes(models, cache))
     return app
 
 
-def _document(app: OpenAPI, service: Service, keyed: bool) -> dict[str, Any]:
+def _document(app: OpenAPI, models: Models, keyed: bool) -> dict[str, Any]:
     """/openapi.json: what the schemas say, with this server's own limits and defaults."""
+    service = models.first
     document = copy.deepcopy(app.api_doc)
     for methods in document["paths"].values():  # a GET takes nothing that could be wrong
         methods.get("get", {}).get("responses", {}).pop("400", None)
     (name,) = document["paths"]["/v1/models/{name}"]["get"]["parameters"]
-    name["schema"]["enum"] = [service.model]
-    models = document["components"]["schemas"]
+    name["schema"]["enum"] = models.names
+    shapes = document["components"]["schemas"]
     for request_name in ("CompletionRequest", "ChatRequest"):
-        models[request_name]["properties"]["model"]["enum"] = [service.model]
-    models["GenerateRequest"]["properties"]["temperature"]["default"] = (
-        service.config.default_temperature
-    )
+        shapes[request_name]["properties"]["model"]["enum"] = models.names
+    native = shapes["GenerateRequest"]["properties"]
+    native["model"]["enum"] = [*models.names, None]
+    native["temperature"]["default"] = service.config.default_temperature
     if not service.problem:
         for request_name, field, length in LENGTHS:
-            models[request_name]["properties"][field]["anyOf"][0]["maximum"] = service.largest(
+            shapes[request_name]["properties"][field]["anyOf"][0]["maximum"] = service.largest(
                 length
             )
     if keyed:

@@ -11,6 +11,7 @@ from pydantic import BaseModel, ValidationError
 from werkzeug.exceptions import BadRequest, HTTPException, UnsupportedMediaType
 
 from serving.engine.jobs import NotReadyError, QueueFullError, SequenceError, TimeLimitError
+from serving.models import UnknownModelError
 from system.errors import ParameterError
 
 log = logging.getLogger(__name__)
@@ -120,6 +121,11 @@ def register_errors(app: Flask) -> None:
     @app.errorhandler(ValidationError)
     def _parameter(error: Exception) -> Response:
         return wrong_parameter(error)
+
+    @app.errorhandler(UnknownModelError)
+    def _model(error: UnknownModelError) -> Response:
+        known = ", ".join(error.known)
+        return problem(404, str(error), "model", known, code="model_not_found")
 
     @app.errorhandler(QueueFullError)
     def _full(error: QueueFullError) -> Response:

@@ -13,11 +13,13 @@ from serving.api.errors import answer
 from serving.api.streaming import SSE, event, pieces, stream, wait
 from serving.engine.jobs import Job, NotReadyError, SequenceError, TimeLimitError
 from serving.guard.cache import ResponseCache
+from serving.guard.records import pick
+from serving.models import Models
 from serving.options import Options
 from serving.service import Service
 from system.errors import ParameterError
 
-ERRORS: dict[Any, Any] = dict.fromkeys((400, 413, 415, 500, 503, 504), schemas.Error)
+ERRORS: dict[Any, Any] = dict.fromkeys((400, 404, 413, 415, 500, 503, 504), schemas.Error)
 STREAMS: dict[Any, Any] = {
     200: {
         "description": "Pieces of text as they are made.",
@@ -29,8 +31,9 @@ STREAMS: dict[Any, Any] = {
 }
 
 
-def status_routes(service: Service) -> APIBlueprint:
-    """Routes that tell of the server itself."""
+def status_routes(models: Models) -> APIBlueprint:
+    """Routes that tell of the server itself, and of its default model."""
+    service = models.first
     api = APIBlueprint("status", __name__, abp_tags=[Tag(name="status")])
 
     @api.get("/health", responses={200: schemas.Health, 503: schemas.Unhealthy})
@@ -80,21 +83,26 @@ def status_routes(service: Service) -> APIBlueprint:
             )
         )
 
+    @api.get("/models", responses={200: schemas.ModelStates})
+    def all_models() -> Response:
+        """Every model that may be asked for, and which of them are loaded."""
+        return answer(schemas.model_states(models))
+
     return api
 
 
-def text_routes(service: Service, cache: ResponseCache) -> APIBlueprint:
+def text_routes(models: Models, cache: ResponseCache) -> APIBlueprint:
     """Routes that write text."""
     api = APIBlueprint("text", __name__, abp_tags=[Tag(name="text")])
 
     @api.post("/generate", responses={200: schemas.GenerateResponse, **ERRORS})
     def generate(body: schemas.GenerateRequest) -> Response:
         """Continue a prompt and answer when the text is complete."""
-        tokenizer, settings = service.tokenizer, body.settings()
+        service, settings = pick(models, body.model), body.settings()
         key = cache.key(service, body, settings)
         if kept := cache.find(key):
             return kept
-        job = service.start([tokenizer.encode(body.prompt)], settings)
+        job = service.start([service.tokenizer.encode(body.prompt)], settings)
         wait(job)
         return cache.keep(key, _response(service, body.prompt, job))
 
@@ -107,6 +115,7 @@ def text_routes(service: Service, cache: ResponseCache) -> APIBlueprint:
         """
         if body.num_return_sequences > 1:
             raise ParameterError("num_return_sequences", body.num_return_sequences, "1 here")
+        service = pick(models, body.model)
         ids = service.tokenizer.encode(body.prompt)
         job = service.start([ids], body.settings(), Options(stream=True))
         updates = pieces(job)

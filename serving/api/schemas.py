@@ -16,6 +16,7 @@ from helpers.settings import (
     openai_fields,
     openai_names,
 )
+from serving.models import MIB, Models, State
 from serving.service import Service
 
 API_VERSION = "1.0.0"
@@ -44,14 +45,19 @@ class GenerateRequest(GenerationSettings):
         description="The text to continue, without blanks around it."
     )
 
+    model: str | None = Field(
+        None, description="As /models names it; without a name it is the server's default."
+    )
+
     @field_validator("prompt", mode="before")
     @classmethod
     def _no_surrounding_blanks(cls, prompt: object) -> str:
         return check_prompt(prompt).strip()
 
     def settings(self) -> GenerationSettings:
-        """What is asked for besides the prompt; only what the request names is set."""
-        return GenerationSettings(**self.model_dump(exclude={"prompt"}, exclude_unset=True))
+        """What is asked of the text; only what the request names is set."""
+        given = self.model_dump(exclude={"prompt", "model"}, exclude_unset=True)
+        return GenerationSettings(**given)
 
 
 class Metadata(BaseModel):
@@ -111,6 +117,24 @@ class Live(BaseModel):
     status: Literal["alive"] = "alive"
 
 
+class ModelState(BaseModel):
+    """One of the server's models."""
+
+    name: str
+    default: bool = Field(description="What requests get that name no model.")
+    state: State = Field(description="What is not loaded comes when a request names it.")
+    memory_mib: int | None = Field(description="By the formula; null before it is first needed.")
+    requests: int = Field(description="That run or wait for it now.")
+    error: str | None = Field(description="Why it could not be loaded the last time.")
+
+
+class ModelStates(BaseModel):
+    """Every model of this server."""
+
+    memory_budget_mib: int = Field(description="That all loaded models may take together.")
+    models: list[ModelState]
+
+
 class OpenAIName(BaseModel):
     """What OpenAI's API makes of a parameter."""
 
@@ -162,6 +186,22 @@ class Info(BaseModel):
     supported_parameters: dict[str, ParameterInfo]
 
 
+def model_states(models: Models) -> ModelStates:
+    """What is loaded now."""
+    states = [
+        ModelState(
+            name=name,
+            default=held.service is models.first,
+            state=held.state,
+            memory_mib=held.needs // MIB or None,
+            requests=held.users,
+            error=held.error or None,
+        )
+        for name, held in models.known()
+    ]
+    return ModelStates(memory_budget_mib=models.budget // MIB, models=states)
+
+
 def parameter_info(service: Service) -> dict[str, ParameterInfo]:
     """Every parameter of /generate, with this server's ranges and defaults.
 
@@ -176,6 +216,7 @@ def parameter_info(service: Service) -> dict[str, ParameterInfo]:
     fields = openai_fields()
     found = {}
     schemas = GenerateRequest.model_json_schema()["properties"]
+    del schemas["model"]  # says who writes, not how
     for name, schema in ({"prompt": schemas.pop("prompt")} | schemas).items():
         shape = next((s for s in schema.get("anyOf", []) if s["type"] != "null"), schema)
         default, openai = here.get(name, schema.get("default")), None

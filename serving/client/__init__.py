@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from serving.client.client import Answer, APIError, Client, Pieces, events
+from serving.client.answers import Answer, APIError, Pieces, events
+from serving.client.client import Client
 from serving.client.process import ServerError, ServerProcess
 
 __all__ = ["APIError", "Answer", "Client", "Pieces", "ServerError", "ServerProcess", "events"]

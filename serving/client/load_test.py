@@ -22,6 +22,7 @@ from typing import Any
 
 import httpx
 
+from serving.client.keys import bearer
 from serving.client.load_report import Load, Report, Result, spread
 from serving.client.sse import Parser
 from system import startup
@@ -40,17 +41,22 @@ PROMPTS = (
 )
 
 
-def run(load: Load, progress: Callable[[], object] = lambda: None) -> Report:
+def run(
+    load: Load, progress: Callable[[], object] = lambda: None, api_key: str | None = None
+) -> Report:
     """Send the load and wait for every answer.
 
     Args:
         load: what to send.
         progress: called at the end of every request.
+        api_key: for a server with API keys; None takes LLM_API_KEY from the environment.
     """
-    return asyncio.run(run_async(load, progress))
+    return asyncio.run(run_async(load, progress, api_key))
 
 
-async def run_async(load: Load, progress: Callable[[], object] = lambda: None) -> Report:
+async def run_async(
+    load: Load, progress: Callable[[], object] = lambda: None, api_key: str | None = None
+) -> Report:
     """`run` for code that is in an event loop already, such as a notebook: `await` it."""
     limits = httpx.Limits(max_connections=None, max_keepalive_connections=load.clients)
     async with httpx.AsyncClient(
@@ -58,8 +64,11 @@ async def run_async(load: Load, progress: Callable[[], object] = lambda: None) -
         timeout=load.timeout,
         limits=limits,
         trust_env=not is_loopback(load.url),  # no proxy stands between this machine and itself
+        headers=bearer(api_key),
     ) as http:
-        model = load.model or (await http.get("/v1/models")).json()["data"][0]["id"]
+        model = (
+            load.model or (await http.get("/v1/models")).raise_for_status().json()["data"][0]["id"]
+        )
         requests = bodies(load, model)
         start = time.perf_counter()
 
@@ -184,6 +193,7 @@ def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         prog="python -m serving.client.load_test",
         description="Load an OpenAI-compatible server and measure its answers.",
+        epilog="LLM_API_KEY in the environment is sent to servers that want a key.",
     )
     parser.add_argument("url", help="the server, such as http://127.0.0.1:5000")
     parser.add_argument("--model", default="", help="as the server names it (asks /v1/models)")

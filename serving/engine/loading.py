@@ -5,9 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from helpers.models import load_model
+from safetensors import SafetensorError, safe_open
+
+from helpers.models import load_model, locate
 from serving.engine.int8 import Int8Embedding, check_int8, quantize_model
 from serving.engine.packed import pack_linear_layers
+from system.errors import ParameterError
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -46,6 +49,23 @@ def load_and_note(
     if slots > 1:  # packed weights gain nothing where each step has one row
         pack_linear_layers(model)
     return model, tokenizer, noted
+
+
+def check_weights(name: str) -> None:
+    """Refuse a model whose files are damaged or cut short, by their beginnings and sizes alone.
+
+    Raises:
+        ModelNotFoundError, HubUnreachableError: as `helpers.models.locate`.
+        ParameterError: a file that cannot be read; names it.
+    """
+    for file in sorted(locate(name).glob("*.safetensors")):
+        try:
+            with safe_open(file, framework="pt"):
+                pass
+        except (SafetensorError, OSError) as error:
+            raise ParameterError(
+                "model", name, f"one whose {file.name} is whole: {error}"
+            ) from None
 
 
 def number_format(model: PreTrainedModel) -> str:

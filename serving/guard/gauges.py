@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import suppress
 from itertools import accumulate
+from typing import Any
 
 import psutil
 from prometheus_client.metrics_core import (
@@ -24,73 +25,79 @@ from prometheus_client.utils import floatToGoString
 
 from helpers.monitor import read_gpu, read_process
 from serving.engine.stats import GAPS, Stats
+from serving.models import Models
 from serving.service import Service
 
 
-class EngineCollector(Collector):
-    """Queue, slots, tokens and cache; 0 while the model is being loaded."""
+def labels(model: str) -> dict[str, str]:
+    """What every figure of a model's engine carries, as vLLM's do."""
+    return {"model_name": model, "engine": "0"}
 
-    def __init__(self, service: Service, labels: Mapping[str, str]) -> None:
-        self._service, self._labels = service, labels
+
+class EngineCollector(Collector):
+    """Queue, slots, tokens and cache of each loaded model; 0 while the first is being loaded."""
+
+    def __init__(self, models: Models) -> None:
+        self._models = models
 
     def collect(self) -> Iterator[Metric]:
         """The figures of now."""
-        service, config = self._service, self._service.config
-        engine = service.loaded
-        stats = engine.stats if engine else Stats()
-        slots = engine.slots if engine else config.slots
-        cached = 0.0
-        if engine:
-            longest = min(config.max_length_limit, engine.context)
-            cached = engine.cache_places / (slots * longest)
-        yield self._gauge(
-            "vllm:num_requests_running", "Slots in use", engine.running if engine else 0
-        )
-        yield self._gauge(
-            "vllm:num_requests_waiting", "Texts in queue", engine.waiting if engine else 0
-        )
-        yield self._gauge(
-            "vllm:kv_cache_usage_perc",
-            "Places of the key-value cache in use, of slots x longest text; 1 is all",
-            min(cached, 1.0),
-        )
-        yield self._counter("vllm:prompt_tokens", "Tokens of prompts read", stats.prompt_tokens)
-        yield self._counter("vllm:generation_tokens", "Tokens written", stats.new_tokens)
-        known = engine.prefixes.stats if engine else None
-        asked, found = (known.prompt_tokens, known.cached_tokens) if known else (0, 0)
-        yield self._counter("vllm:prefix_cache_queries", "Tokens of prompts looked up", asked)
-        yield self._counter("vllm:prefix_cache_hits", "Tokens of these found", found)
-        yield self._gaps(stats)
-        yield self._gauge("llm_ready", "1 while requests are taken", not service.problem)
-        yield self._gauge("llm_slots", "Texts that can be written at the same time", slots)
-        yield self._gauge("llm_queue_places", "Texts that may wait", config.queue_length)
-        yield self._counter("llm_engine_steps", "Decoding steps", stats.steps)
-        yield self._counter("llm_engine_row_steps", "Rows in these steps", stats.row_steps)
-        yield self._counter("llm_engine_step_seconds", "Time in steps", stats.seconds_in_steps)
-        yield self._counter("llm_engine_failed_steps", "Steps that failed", stats.failed_steps)
-        yield self._counter("llm_out_of_memory", "Times memory ran out", stats.out_of_memory)
+        families: dict[str, Any] = {}
+        for service in self._models.services:
+            named = labels(service.model)
+            for kind, name, text, value in _figures(service):
+                family = families.setdefault(name, kind(name, text, labels=list(named)))
+                family.add_metric(list(named.values()), float(value))
+            stats = service.loaded.stats if service.loaded else Stats()
+            gaps = families.setdefault(GAP, HistogramMetricFamily(GAP, GAP_TEXT, labels=[*named]))
+            gaps.add_metric(list(named.values()), _buckets(stats), stats.gap_seconds)
+        yield from families.values()
 
-    def _gauge(self, name: str, text: str, value: float) -> Metric:
-        family = GaugeMetricFamily(name, text, labels=list(self._labels))
-        family.add_metric(list(self._labels.values()), float(value))
-        return family
 
-    def _counter(self, name: str, text: str, value: float) -> Metric:
-        family = CounterMetricFamily(name, text, labels=list(self._labels))
-        family.add_metric(list(self._labels.values()), value)
-        return family
+GAP, GAP_TEXT = "vllm:inter_token_latency_seconds", "Time between two tokens of a text"
 
-    def _gaps(self, stats: Stats) -> Metric:
-        """The time between two tokens of a text, one observation a token."""
-        ends = [*map(floatToGoString, GAPS), "+Inf"]
-        buckets = list(zip(ends, map(float, accumulate(stats.gaps)), strict=True))
-        family = HistogramMetricFamily(
-            "vllm:inter_token_latency_seconds",
-            "Time between two tokens of a text",
-            labels=list(self._labels),
-        )
-        family.add_metric(list(self._labels.values()), buckets, stats.gap_seconds)
-        return family
+
+def _buckets(stats: Stats) -> list[tuple[str, float]]:
+    """How many pauses between two tokens were at most so long: (seconds, number)."""
+    ends = [*map(floatToGoString, GAPS), "+Inf"]
+    return list(zip(ends, map(float, accumulate(stats.gaps)), strict=True))
+
+
+def _figures(service: Service) -> Iterator[tuple[type[Family], str, str, float]]:
+    """Of one engine: kind, name, meaning, value."""
+    engine, config = service.loaded, service.config
+    stats, known = (engine.stats, engine.prefixes.stats) if engine else (Stats(), None)
+    slots = engine.slots if engine else config.slots
+    cached = 0.0
+    if engine:
+        longest = min(config.max_length_limit, engine.context)
+        cached = engine.cache_places / (slots * longest)
+    gauges = (
+        ("vllm:num_requests_running", "Slots in use", engine.running if engine else 0),
+        ("vllm:num_requests_waiting", "Texts in queue", engine.waiting if engine else 0),
+        ("vllm:kv_cache_usage_perc", KV_TEXT, min(cached, 1.0)),
+        ("llm_ready", "1 while requests are taken", not service.problem),
+        ("llm_slots", "Texts that can be written at the same time", slots),
+        ("llm_queue_places", "Texts that may wait", config.queue_length),
+    )
+    asked, found = (known.prompt_tokens, known.cached_tokens) if known else (0, 0)
+    counters = (
+        ("vllm:prompt_tokens", "Tokens of prompts read", stats.prompt_tokens),
+        ("vllm:generation_tokens", "Tokens written", stats.new_tokens),
+        ("vllm:prefix_cache_queries", "Tokens of prompts looked up", asked),
+        ("vllm:prefix_cache_hits", "Tokens of these found", found),
+        ("llm_engine_steps", "Decoding steps", stats.steps),
+        ("llm_engine_row_steps", "Rows in these steps", stats.row_steps),
+        ("llm_engine_step_seconds", "Time in steps", stats.seconds_in_steps),
+        ("llm_engine_failed_steps", "Steps that failed", stats.failed_steps),
+        ("llm_out_of_memory", "Times memory ran out", stats.out_of_memory),
+    )
+    yield from ((GaugeMetricFamily, *gauge) for gauge in gauges)
+    yield from ((CounterMetricFamily, *counter) for counter in counters)
+
+
+KV_TEXT = "Places of the key-value cache in use, of slots x longest text; 1 is all"
+Family = GaugeMetricFamily | CounterMetricFamily
 
 
 class ProcessCollector(Collector):

@@ -23,8 +23,8 @@ from serving.guard.settings import hashed
 from system.errors import see
 from system.textfiles import TextFileError, read_text
 
-# What a load balancer asks, and the page, which holds nothing of the server's.
-OPEN = {"/health", "/live", "/"}
+# What a load balancer asks, and the pages, which hold nothing of the server's.
+OPEN = {"/health", "/live", "/", "/operator"}
 _BEARER = re.compile(r"Bearer +(\S+) *", re.IGNORECASE)
 
 

@@ -17,8 +17,8 @@ from datetime import UTC, datetime
 from typing import Any
 from weakref import WeakSet
 
+from serving.config import Config
 from serving.guard.records import Record
-from serving.service import Service
 
 QUEUE_LINES = 10_000
 QUIET = {"/health", "/live", "/metrics"}  # asked every few seconds, and no news where they succeed
@@ -36,17 +36,16 @@ def open_log(path: str) -> int:
 
 
 class RequestLog:
-    """The lines of one service."""
+    """The lines of one server."""
 
-    def __init__(self, service: Service, lost: Callable[[], object]) -> None:
+    def __init__(self, config: Config, lost: Callable[[], object]) -> None:
         """No line yet; the thread starts with the first.
 
         Args:
-            service: whose settings say what is logged, and where.
+            config: says what is logged, and where.
             lost: called for every line that could not be written.
         """
-        self._service, self._lost = service, lost
-        self._config = config = service.config
+        self._config, self._lost = config, lost
         self._json = config.log_format == "json"
         if config.log_format == "auto":
             self._json = bool(config.log_file) or not (sys.stderr and sys.stderr.isatty())
@@ -89,12 +88,12 @@ class RequestLog:
             said["cached"] = True
         if record.error:
             said["error"] = record.error
-        if record.job:
+        if record.job and record.service:
             rows = record.job.sequences
             first = [row.ttft for row in rows if row.first_token]
             queued = [row.started - row.job.created for row in rows if row.started]
             said |= {
-                "model": self._service.model,
+                "model": record.service.model,
                 "prompt_tokens": sum(row.prompt_tokens for row in rows),
                 "cached_tokens": sum(row.cached_tokens for row in rows),
                 "output_tokens": sum(row.new_tokens for row in rows),
@@ -103,7 +102,7 @@ class RequestLog:
                 "finish_reason": ",".join(sorted({row.finish_reason for row in rows})),
             }
             if self._config.log_prompts:
-                decode = self._service.tokenizer.decode
+                decode = record.service.tokenizer.decode
                 said["prompts"] = [decode(row.ids[: row.prompt_tokens]) for row in rows]
                 said["texts"] = [row.text for row in rows]
         return said

@@ -7,8 +7,6 @@ neither names begins with `llm_`. Times are in seconds.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 from flask import Response
 from flask_openapi3 import APIBlueprint, Tag
 from prometheus_client import (
@@ -22,9 +20,9 @@ from prometheus_client import (
 
 from serving.engine.jobs import Sequence
 from serving.engine.stats import GAPS
-from serving.guard.gauges import EngineCollector, ProcessCollector
+from serving.guard.gauges import EngineCollector, ProcessCollector, labels
 from serving.guard.records import Record
-from serving.service import Service
+from serving.models import Models
 
 # vLLM's, and finer at the lower end: small models answer in milliseconds.
 Buckets = tuple[float, ...]
@@ -50,7 +48,7 @@ METHODS = {"GET", "HEAD", "POST", "PUT", "DELETE", "CONNECT", "OPTIONS", "TRACE"
 
 
 class Metrics:
-    """The figures of one service, in a registry of its own.
+    """The figures of one server, in a registry of its own.
 
     Attributes:
         registry: what /metrics shows; others may register more.
@@ -58,10 +56,9 @@ class Metrics:
         cache_hits, cache_misses, cache_bytes: of the response cache.
     """
 
-    def __init__(self, service: Service) -> None:
+    def __init__(self, models: Models) -> None:
         self.registry = CollectorRegistry()
-        self._model = {"model_name": service.model, "engine": "0"}
-        self.registry.register(EngineCollector(service, self._model))
+        self.registry.register(EngineCollector(models))
         self.registry.register(ProcessCollector())
         self._http = self._histogram(
             "http_server_request_duration_seconds",
@@ -86,12 +83,10 @@ class Metrics:
         self.cache_bytes = Gauge(
             "llm_response_cache_bytes", "What it takes up", registry=self.registry
         )
-        labels = [*self._model, "finished_reason"]
+        by_reason = [*labels(""), "finished_reason"]
         self._ended = Counter(
-            "vllm:request_success", "Texts that ended", labels, registry=self.registry
+            "vllm:request_success", "Texts that ended", by_reason, registry=self.registry
         )
-        for reason in ("stop", "length", "abort"):
-            self._ended.labels(**self._model, finished_reason=reason)
         self._prompt = self._by_model("request_prompt_tokens", "Tokens of a prompt", COUNTS)
         self._new = self._by_model("request_generation_tokens", "New tokens of a text", COUNTS)
         self._first = self._by_model(
@@ -108,26 +103,30 @@ class Metrics:
         self._decode = self._by_model(
             "request_decode_time_seconds", "Time from the first token to the last", WHOLE
         )
-        self._gen_ai(service.model)
+        self._gen_ai_whole = self._gen_ai("request_duration", "Time to a text's end", WHOLE)
+        self._gen_ai_first = self._gen_ai("time_to_first_token", "To the first token", FIRST_TOKEN)
+        self._gen_ai_token = self._gen_ai("time_per_output_token", "Per further token", GAPS)
+        self._begin(models.first.model)
 
-    def _gen_ai(self, model: str) -> None:
-        """OpenTelemetry's three, labelled with operation and model."""
+    def _begin(self, model: str) -> None:
+        """A model's figures are there from the start, with 0: a rate needs two values."""
+        for made in (self._prompt, self._new, self._first, self._per_token, self._e2e):
+            made.labels(**labels(model))
+        for made in (self._queue, self._prefill, self._decode):
+            made.labels(**labels(model))
+        for reason in ("stop", "length", "abort"):
+            self._ended.labels(**labels(model), finished_reason=reason)
+
+    def _gen_ai(self, name: str, text: str, buckets: Buckets) -> Histogram:
+        """One of OpenTelemetry's, labelled with operation and model."""
         about = ("gen_ai_operation_name", "gen_ai_request_model")
-
-        def make(name: str, text: str, buckets: Buckets) -> Callable[[str], Histogram]:
-            made = self._histogram(f"gen_ai_server_{name}_seconds", text, buckets, *about)
-            return lambda operation: made.labels(operation, model)
-
-        self._gen_ai_whole = make("request_duration", "Time to a text's end", WHOLE)
-        self._gen_ai_first = make("time_to_first_token", "Time to the first token", FIRST_TOKEN)
-        self._gen_ai_token = make("time_per_output_token", "Time per further token", GAPS)
+        return self._histogram(f"gen_ai_server_{name}_seconds", text, buckets, *about)
 
     def _histogram(self, name: str, text: str, buckets: Buckets, *labels: str) -> Histogram:
         return Histogram(name, text, labels, buckets=buckets, registry=self.registry)
 
     def _by_model(self, name: str, text: str, buckets: Buckets) -> Histogram:
-        made = self._histogram(f"vllm:{name}", text, buckets, *self._model)
-        return made.labels(**self._model)
+        return self._histogram(f"vllm:{name}", text, buckets, *labels(""))
 
     def add(self, record: Record) -> None:
         """Count a request that is over."""
@@ -135,32 +134,37 @@ class Metrics:
         self._http.labels(method, record.route or "none", record.status).observe(record.seconds)
         if record.error:
             self._errors.labels(record.error).inc()
-        if record.job:
-            operation = "chat" if "chat" in record.route else "text_completion"
+        if record.job and record.service:
             for row in record.job.sequences:
-                self._add_text(row, operation)
+                self._add_text(row, operation(record), record.service.model)
 
-    def _add_text(self, row: Sequence, operation: str) -> None:
+    def _add_text(self, row: Sequence, operation: str, model: str) -> None:
+        named = labels(model)
         reason = REASONS.get(row.finish_reason, "error")
-        self._ended.labels(**self._model, finished_reason=reason).inc()
+        self._ended.labels(**named, finished_reason=reason).inc()
         if row.started:
-            self._queue.observe(row.started - row.job.created)
+            self._queue.labels(**named).observe(row.started - row.job.created)
         if row.started and row.first_token:
-            self._first.observe(row.ttft)
-            self._gen_ai_first(operation).observe(row.ttft)
-            self._prefill.observe(row.first_token - row.started)
+            self._first.labels(**named).observe(row.ttft)
+            self._gen_ai_first.labels(operation, model).observe(row.ttft)
+            self._prefill.labels(**named).observe(row.first_token - row.started)
         if reason not in ("stop", "length") or not row.finished:
             return
         whole = row.finished - row.job.created
-        self._prompt.observe(row.prompt_tokens)
-        self._new.observe(row.new_tokens)
-        self._e2e.observe(whole)
-        self._gen_ai_whole(operation).observe(whole)
+        self._prompt.labels(**named).observe(row.prompt_tokens)
+        self._new.labels(**named).observe(row.new_tokens)
+        self._e2e.labels(**named).observe(whole)
+        self._gen_ai_whole.labels(operation, model).observe(whole)
         if row.first_token:
-            self._decode.observe(row.finished - row.first_token)
+            self._decode.labels(**named).observe(row.finished - row.first_token)
         if row.tokens_per_second:
-            self._per_token.observe(1 / row.tokens_per_second)
-            self._gen_ai_token(operation).observe(1 / row.tokens_per_second)
+            self._per_token.labels(**named).observe(1 / row.tokens_per_second)
+            self._gen_ai_token.labels(operation, model).observe(1 / row.tokens_per_second)
+
+
+def operation(record: Record) -> str:
+    """What was asked for, in OpenTelemetry's words."""
+    return "chat" if "chat" in record.route else "text_completion"
 
 
 def metrics_routes(metrics: Metrics) -> APIBlueprint:

@@ -16,6 +16,8 @@ from dataclasses import dataclass, field
 from flask import Flask, Response, g, request
 
 from serving.engine.jobs import Job
+from serving.models import Models
+from serving.service import Service
 
 log = logging.getLogger(__name__)
 ID_HEADER = "X-Request-ID"
@@ -45,6 +47,7 @@ class Record:
         began: time.perf_counter() of its beginning.
         seconds: from there to the end of the answer.
         error: the kind of error; "" for none.
+        service: the model that it was for, once that was found.
         job: the texts that it asked for.
         cached: it was answered from the response cache.
         client: whose key it came with, as a short digest; "" without keys.
@@ -59,6 +62,7 @@ class Record:
     began: float = field(default_factory=time.perf_counter)
     seconds: float = 0.0
     error: str = ""
+    service: Service | None = None
     job: Job | None = None
     cached: bool = False
     client: str = ""
@@ -76,17 +80,28 @@ def current() -> Record:
     return record
 
 
+def pick(models: Models, name: str | None = None) -> Service:
+    """The model that the request is for; it stays loaded until the request is over.
+
+    Raises:
+        NotReadyError, QueueFullError, UnknownModelError: as `Models.pick`.
+    """
+    service = current().service = models.pick(name)
+    return service
+
+
 def request_id() -> str:
     """The client's own, where it is short and of harmless characters; else a new one."""
     given = request.headers.get(ID_HEADER, "")
     return given if _ID.fullmatch(given) else uuid.uuid4().hex
 
 
-def keep_records(app: Flask, tell: list[Callable[[Record], None]]) -> None:
+def keep_records(app: Flask, models: Models, tell: list[Callable[[Record], None]]) -> None:
     """Keep a record of each request, and tell it at the end.
 
     Args:
         app: the application; to be called before anything else looks at a request.
+        models: the server's.
         tell: what is called with every record; a failure of it harms no request.
     """
 
@@ -110,3 +125,5 @@ def keep_records(app: Flask, tell: list[Callable[[Record], None]]) -> None:
                 listener(record)
             except Exception:
                 log.exception("a request was not counted")
+        if record.service:
+            models.put_back(record.service)

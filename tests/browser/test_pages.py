@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from classroom.exercises import Verdict, lessons
-from serving.client import ServerProcess
+from serving.client import APIError, Client, ServerProcess, load_test
 from tests.browser.conftest import Lab
 from tests.conftest import ROOT
 
@@ -102,3 +104,50 @@ def test_accessibility(
     assert found.violations_count == 0, found.generate_report()
     assert page.evaluate("document.documentElement.scrollWidth <= window.innerWidth")
     page.close()
+
+
+def test_the_operators_page_and_a_key(browser: Any, pictures: Path) -> None:
+    """A server with a key: both pages ask for it, and the operator's then follows a load."""
+    from axe_playwright_python.sync_playwright import Axe
+    from playwright.sync_api import expect
+
+    key = "sk-for-the-test-of-pages"
+    with ServerProcess("keyed", model="course-gpt-1m", slots=4, api_keys=key) as server:
+        page = browser.new_page(viewport={"width": 1366, "height": 900})
+        asked: list[str] = []
+        page.on("request", lambda request: asked.append(request.url))
+        for path, done in (("/", "#generate:not([disabled])"), ("/operator", "#models tr")):
+            page.goto(server.url + path)
+            expect(page.locator("[role=status]").first).to_have_text("this server wants an API key")
+            page.locator("#key").fill(key)
+            page.locator("#key").press("Enter")
+            page.locator(done).wait_for()
+            if path == "/":
+                expect(page.locator("#code")).to_contain_text("$LLM_API_KEY")
+                page.locator("#generate").click()
+                page.locator("#m-reason:not(:text-is('–'))").wait_for(timeout=60_000)
+                page.screenshot(path=pictures / "playground_key.png", full_page=True)
+        assert page.evaluate("[localStorage.length, sessionStorage.length, document.cookie]") == [
+            0, 0, "",
+        ]  # fmt: skip
+        load = load_test.Load(server.url, requests=24, clients=8, min_tokens=40, max_tokens=40)
+        with ThreadPoolExecutor(1) as other:  # Playwright has this thread's event loop
+            other.submit(load_test.run, load, api_key=key).result()
+        with Client(server.url, api_key=key) as client, pytest.raises(APIError):
+            client.generate("A server", temperature=9)
+        expect(page.locator("#errors")).to_have_text("1", timeout=30_000)
+        expect(page.locator("#error-kinds")).to_have_text("1 × bad request")
+        expect(page.locator("#whole")).to_have_text(re.compile(r"\d (ms|s)$"))
+        expect(page.locator("#slots")).to_have_text("0 of 4")
+        peak = "Math.max(...looks.map((_, n) => speedAt(n)))"
+        assert page.evaluate(peak) > 0 and page.evaluate("looks.length") > 1
+        for scheme in ("light", "dark"):
+            page.emulate_media(color_scheme=scheme)
+            for width in (1366, 600):
+                page.set_viewport_size({"width": width, "height": 900})
+                page.screenshot(path=pictures / f"operator_{scheme}_{width}.png", full_page=True)
+                assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
+            found = Axe().run(page, options=RULES)
+            assert found.violations_count == 0, found.generate_report()
+        assert all(url.startswith((server.url, "data:")) and key not in url for url in asked), asked
+        page.close()

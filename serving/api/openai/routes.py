@@ -13,7 +13,7 @@ from flask_openapi3 import APIBlueprint, Tag
 from pydantic import BaseModel, Field
 
 from helpers.settings import DEFAULT_NEW_TOKENS, check_prompt
-from serving.api.errors import answer, problem
+from serving.api.errors import answer
 from serving.api.openai import answers
 from serving.api.openai.chat import ChatRequest
 from serving.api.openai.requests import (
@@ -26,6 +26,8 @@ from serving.api.openai.writers import ChatWriter, CompletionWriter
 from serving.api.streaming import SSE, event, pieces, stream, wait
 from serving.engine.jobs import Job, NotReadyError, SequenceError, TimeLimitError
 from serving.guard.cache import ResponseCache
+from serving.guard.records import pick
+from serving.models import Models
 from serving.options import Options
 from serving.service import Service
 from system.errors import ParameterError
@@ -34,45 +36,34 @@ ERRORS: dict[Any, Any] = dict.fromkeys((400, 404, 413, 415, 500, 503, 504), answ
 UNKNOWN: dict[Any, Any] = dict.fromkeys((404, 503), answers.OpenAIError)
 
 
-class UnknownModelError(ValueError):
-    """Another model than the one that is served."""
-
-
 class ModelName(BaseModel):
     """Which model is asked for; a hub's name has a slash."""
 
     name: str = Field(min_length=1)
 
 
-def openai_routes(service: Service, cache: ResponseCache) -> APIBlueprint:
+def openai_routes(models: Models, cache: ResponseCache) -> APIBlueprint:
     """The routes below /v1."""
     api = APIBlueprint("openai", __name__, abp_tags=[Tag(name="OpenAI-compatible")])
 
-    @api.errorhandler(UnknownModelError)
-    def _unknown(error: UnknownModelError) -> Response:
-        return problem(404, str(error), "model", code="model_not_found")
-
-    def entry() -> answers.ModelEntry:
-        _ = service.engine  # 503 while there is none
-        return answers.ModelEntry(id=service.model, created=service.created, owned_by="llm-basics")
+    def entry(name: str) -> answers.ModelEntry:
+        name, created = models.find(name), models.first.created
+        return answers.ModelEntry(id=name, created=created, owned_by="llm-basics")
 
     @api.get("/v1/models", responses={200: answers.ModelList, 503: answers.OpenAIError})
-    def models() -> Response:
-        """The model that is served."""
-        return answer(answers.ModelList(data=[entry()]))
+    def list_models() -> Response:
+        """The models that may be asked for, the default first."""
+        return answer(answers.ModelList(data=[entry(name) for name in models.names]))
 
     @api.get("/v1/models/<path:name>", responses={200: answers.ModelEntry, **UNKNOWN})
     def model(path: ModelName) -> Response:
         """The model of this name."""
-        found = entry()
-        _check_model(service, path.name)
-        return answer(found)
+        return answer(entry(path.name))
 
     @api.post("/v1/completions", responses={200: answers.Completion, **ERRORS})
     def completions(body: CompletionRequest) -> Response:
         """Continue one or several prompts."""
-        _ = service.engine  # 503 comes before every other complaint
-        _check_model(service, body.model)
+        service = pick(models, body.model)
         key = "" if body.stream else cache.key(service, body, body.settings)
         if kept := cache.find(key):
             return kept
@@ -98,8 +89,7 @@ def openai_routes(service: Service, cache: ResponseCache) -> APIBlueprint:
     @api.post("/v1/chat/completions", responses={200: answers.ChatCompletion, **ERRORS})
     def chats(body: ChatRequest) -> Response:
         """Answer a chat; only for models whose tokenizer has a chat template."""
-        _ = service.engine
-        _check_model(service, body.model)
+        service = pick(models, body.model)
         if not service.tokenizer.has_chat_template:
             raise ParameterError(
                 "model",
@@ -127,11 +117,6 @@ def openai_routes(service: Service, cache: ResponseCache) -> APIBlueprint:
         return cache.keep(key, writer.whole())
 
     return api
-
-
-def _check_model(service: Service, name: str) -> None:
-    if name != service.model:
-        raise UnknownModelError(f"model {name!r:.80} is not here: this is {service.model}")
 
 
 def _start(

@@ -16,6 +16,7 @@ from serving.guard.fingerprint import fingerprint
 from serving.guard.logs import flush_logs
 from serving.guard.metrics import Metrics
 from serving.guard.records import Record
+from serving.models import Models
 from serving.service import Service
 from tests.serving.guard.conftest import MODEL, Client, Serve, samples
 
@@ -61,11 +62,11 @@ def test_whatever_changes_the_answer_is_part_of_the_key(serve: Serve, name: str)
 
 
 def test_no_parameter_is_left_out_of_that_test() -> None:
-    assert set(GenerateRequest.model_fields) == set(OTHERS)
+    assert set(GenerateRequest.model_fields) == set(OTHERS) | {"model"}  # see test_models.py
 
 
 def test_server_weights_and_route_are_part_of_it(serve: Serve, loaded: Service) -> None:
-    metrics = Metrics(loaded)
+    metrics = Metrics(Models(loaded))
     app = serve().application
     settings = {"model_name": MODEL, "response_cache_mb": 1}
     body = GenerateRequest(**ASKED)
@@ -140,7 +141,7 @@ def test_it_is_bounded_in_bytes_and_age(serve: Serve, loaded: Service) -> None:
     now = [0.0]
     service = Service(load_config(response_cache_mb=1, response_cache_seconds=60))
     service.loaded = loaded.loaded
-    cache = ResponseCache(service.config, Metrics(service), lambda: now[0])
+    cache = ResponseCache(service.config, Metrics(Models(service)), lambda: now[0])
     asked = [GenerateRequest(prompt=f"Prompt {n}", seed=1) for n in range(5)]
     with serve().application.test_request_context("/generate"):
         g.record = Record("1", "POST", "/generate", "/generate")
@@ -168,6 +169,6 @@ def test_the_fingerprint_is_of_the_weights() -> None:
 @pytest.mark.parametrize("megabytes", [0, 1])
 def test_it_is_taken_at_the_start_where_answers_are_kept(megabytes: int) -> None:
     service = Service(load_config(model_name=MODEL, response_cache_mb=megabytes))
-    service._load()
+    service.load_now()
     service.close()
     assert len(service.weights) == (64 if megabytes else 0)

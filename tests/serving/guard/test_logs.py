@@ -102,7 +102,7 @@ def test_a_reader_that_stops_holds_up_nothing(
     monkeypatch.setattr(logs, "open_log", lambda path: writer)
     monkeypatch.setattr(logs, "QUEUE_LINES", 5)
     lost: list[int] = []
-    log = RequestLog(loaded, lambda: lost.append(1))
+    log = RequestLog(loaded.config, lambda: lost.append(1))
     record = logs.Record("i" * 128, "GET", "/", "x" * 60_000)
     for _ in range(30):
         log.add(record)  # would stand still with the pipe, were there no queue
