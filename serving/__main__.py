@@ -21,6 +21,7 @@ from serving.api.app import create_app
 from serving.config import Config, ConfigError, load_config
 from serving.guard.keys import warning
 from serving.guard.logs import flush_logs, open_log
+from serving.guard.traces import flush_traces
 from serving.models import Models
 from serving.service import Service
 from serving.settings_shown import in_force, table
@@ -203,5 +204,6 @@ class Runner:
 if __name__ == "__main__":
     status = startup.exit_status(main)
     flush_logs()
+    flush_traces()
     # Threads of the HTTP server may still wait for clients; they are not worth waiting for.
     os._exit(status)

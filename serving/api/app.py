@@ -22,6 +22,7 @@ from serving.guard.limits import describe_limits, limit_rates
 from serving.guard.logs import RequestLog
 from serving.guard.metrics import Metrics, metrics_routes
 from serving.guard.records import keep_records
+from serving.guard.traces import Traces, processor
 from serving.models import Models
 from serving.service import Service
 
@@ -59,7 +60,11 @@ def create_app(service: Service, models: Models | None = None) -> OpenAPI:
     metrics = Metrics(models)
     cache = ResponseCache(service.config, metrics)
     log = RequestLog(service.config, metrics.lost_lines.inc)
-    keep_records(app, models, [metrics.add, log.add])
+    told = [metrics.add, log.add]
+    if service.config.traces != "off":
+        traces = Traces(processor(service.config.traces))
+        told.append(traces.add)
+    keep_records(app, models, told)
     register_errors(app)
     guard(app, service.config)
     keyed = require_keys(app, service.config)

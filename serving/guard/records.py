@@ -10,7 +10,7 @@ import logging
 import re
 import time
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from flask import Flask, Response, g, request
@@ -50,6 +50,7 @@ class Record:
         service: the model that it was for, once that was found.
         job: the texts that it asked for.
         cached: it was answered from the response cache.
+        traceparent: what the caller's own trace says of itself, as W3C's header has it.
         client: whose key it came with, as a short digest; "" without keys.
     """
 
@@ -66,6 +67,7 @@ class Record:
     job: Job | None = None
     cached: bool = False
     client: str = ""
+    traceparent: str = ""
 
     def end(self) -> None:
         """The answer is over."""
@@ -96,7 +98,7 @@ def request_id() -> str:
     return given if _ID.fullmatch(given) else uuid.uuid4().hex
 
 
-def keep_records(app: Flask, models: Models, tell: list[Callable[[Record], None]]) -> None:
+def keep_records(app: Flask, models: Models, tell: Sequence[Callable[[Record], None]]) -> None:
     """Keep a record of each request, and tell it at the end.
 
     Args:
@@ -109,6 +111,7 @@ def keep_records(app: Flask, models: Models, tell: list[Callable[[Record], None]
     def _begin() -> None:
         rule = request.url_rule
         g.record = Record(request_id(), request.method, request.path, rule.rule if rule else "")
+        g.record.traceparent = request.headers.get("traceparent", "")
 
     @app.after_request
     def _answered(response: Response) -> Response:

@@ -78,6 +78,9 @@ class GuardSettings(BaseModel):
     trusted_proxy: str = Field(
         "", description="the address of the proxy whose X-Forwarded-For names the client"
     )
+    traces: str = Field(
+        "off", description="where traces go: off, console, or an exporter of OpenTelemetry's"
+    )
     response_cache_mb: int = Field(
         0, ge=0, le=65_536, description="MiB for answers to deterministic requests; 0 keeps none"
     )
