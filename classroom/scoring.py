@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 import json
+import time
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -10,7 +12,7 @@ if TYPE_CHECKING:
     import numpy as np
     import pandas as pd
     import torch
-    from transformers import PreTrainedModel
+    from transformers import DynamicCache, PreTrainedModel
 
 BATCH = 10  # prompts that run together, in one row
 
@@ -65,6 +67,42 @@ def _row(model: PreTrainedModel, numbers: list[int]) -> torch.Tensor:
     import torch
 
     return torch.tensor([numbers], device=model.device)
+
+
+def reading_time(
+    model: PreTrainedModel, ids: list[int], kept: DynamicCache | None = None
+) -> tuple[float, DynamicCache]:
+    """Time to first token after a prompt, of which a beginning may have been read before.
+
+    Args:
+        model: any decoder-only model.
+        ids: the tokens to read.
+        kept: keys and values of what stands before them; it is left as it is.
+
+    Returns:
+        milliseconds, the best of two runs; and the keys and values of the whole prompt.
+    """
+    import torch
+
+    taken = []
+    for _ in range(2):
+        cache, began = copy.deepcopy(kept), time.perf_counter()
+        with torch.inference_mode():
+            out = model(_row(model, ids), past_key_values=cache, logits_to_keep=1)
+            out.logits.argmax().item()  # waits for a GPU, too
+        taken.append(1000 * (time.perf_counter() - began))
+    return min(taken), out.past_key_values
+
+
+def cache_mb(cache: DynamicCache) -> float:
+    """Megabytes (10⁶ bytes) that the keys and values of all layers take."""
+    return sum(layer.keys.nbytes + layer.values.nbytes for layer in cache.layers) / 1e6
+
+
+def repeated_trigrams(ids: Sequence[int]) -> int:
+    """How many runs of three tokens came before in the same text."""
+    found = list(zip(ids, ids[1:], ids[2:], strict=False))
+    return len(found) - len(set(found))
 
 
 def bootstrap(
