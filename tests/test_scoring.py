@@ -7,7 +7,16 @@ import pytest
 import torch
 
 import helpers
-from classroom.scoring import accuracies, bootstrap, fits, gains, label_scores
+from classroom.scoring import (
+    accuracies,
+    bootstrap,
+    cache_mb,
+    fits,
+    gains,
+    label_scores,
+    reading_time,
+    repeated_trigrams,
+)  # fmt: skip
 from classroom.widgets import TokenSteering
 
 
@@ -34,6 +43,25 @@ def test_the_shared_prefix_and_the_padding_change_no_score(
 def test_prompts_that_share_nothing_are_scored_too(generator: helpers.TextGenerator) -> None:
     scores = label_scores(generator.model, [[5, 6], [7, 8, 9]], [10, 11])
     assert scores.shape == (2, 2) and (scores < 0).all()
+
+
+def test_a_kept_prefix_is_the_same_cache_and_is_left_as_it_was(
+    generator: helpers.TextGenerator,
+) -> None:
+    ids = generator.encode("The history of the city is long, and so is its name")
+    _, prefix = reading_time(generator.model, ids[:-3])
+    size = cache_mb(prefix)
+    _, whole = reading_time(generator.model, ids)
+    _, joined = reading_time(generator.model, ids[-3:], prefix)
+    assert cache_mb(prefix) == size > 0
+    assert cache_mb(joined) == cache_mb(whole) == pytest.approx(size * len(ids) / (len(ids) - 3))
+    for one, other in zip(whole.layers, joined.layers, strict=True):
+        assert torch.allclose(one.keys, other.keys, atol=1e-4)
+
+
+@pytest.mark.parametrize(("ids", "again"), [([], 0), ([1, 2, 3], 0), ([1, 1, 1, 1, 1], 2)])
+def test_trigrams_that_came_before_are_counted(ids: list[int], again: int) -> None:
+    assert repeated_trigrams(ids) == again
 
 
 def test_the_interval_holds_the_mean_and_narrows_with_more_items() -> None:
