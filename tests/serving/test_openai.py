@@ -163,6 +163,7 @@ def test_parts_of_a_message_are_one_text(chat) -> None:
         (CHAT, {"reasoning_effort": "high"}),
         (CHAT, {"messages": [{"role": "tool", "content": "x", "tool_call_id": "1"}]}),
         (CHAT, {"messages": [{"role": "user", "content": [{"type": "image_url"}]}]}),
+        (CHAT, {"messages": [{"role": "assistant", "content": None}]}),
     ],
     ids=str,
 )

@@ -47,7 +47,10 @@ class Message(BaseModel):
             raise ParameterError(
                 "messages", message["role"], "of people and models: tools are not supported here"
             )
-        content = message.get("content")
+        content = message.get("content", "")
+        if content is None:  # as in an assistant's turn that only calls tools
+            wanted = 'text in each "content", or "": null stands beside tool calls, which are'
+            raise ParameterError("messages", None, f"{wanted} not supported here")
         for part in content if isinstance(content, list) else []:
             kind = part.get("type") if isinstance(part, dict) else part
             if kind in ("image_url", "input_audio", "file", "refusal"):
