@@ -73,6 +73,14 @@ def test_every_setting_has_a_range(name: str, value: str) -> None:
         load_config(**{name: value})
 
 
+def test_a_start_prints_the_settings_in_force(server: ServerProcess) -> None:
+    deadline = time.monotonic() + 60
+    while "Settings:" not in server.log and time.monotonic() < deadline:
+        time.sleep(0.05)
+    (line,) = [line for line in server.log.splitlines() if line.startswith("Settings:")]
+    assert "slots=8 (LLM_SLOTS" in line and "--show-config" in line, line
+
+
 def test_a_taken_port_is_named_with_what_to_do(server: ServerProcess) -> None:
     port = server.url.rpartition(":")[2]
     ended = run(LLM_PORT=port, MODEL_NAME=MODEL)
