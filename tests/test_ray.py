@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 
 import click
 import httpx
+import psutil
 import pytest
 
 from serving.api.app import create_app
@@ -23,9 +24,12 @@ from serving.config import load_config
 from serving.service import Service
 from tests.ray_cluster import (
     BODY,
+    LOST,
     PROMPTS,
+    REFUSED,
     RIGHT,
     VARIABLES,
+    WRONG,
     Drill,
     RayCluster,
     until,
@@ -272,3 +276,59 @@ def test_the_contract_of_all_engines_holds(cluster: RayCluster, smollm2: str) ->
     finally:
         serve.delete("contract")
     assert found == contract.read()["this course's"]
+
+
+def drilled(
+    cluster: RayCluster, greedy: dict[str, str], kill: Callable[[], object], title: str
+) -> None:
+    """Two replicas under load, one of which dies: nothing is lost, and it comes back by itself."""
+    began = 0.0
+    with Drill(cluster.url, greedy) as drill:
+        kill()
+        began = time.perf_counter()
+        drill.more()
+        seconds = time.perf_counter() - began
+        until("two replicas again", lambda: cluster.running() == len(cluster.replicas()) == 2)
+        back = time.perf_counter() - began
+        drill.more()
+    print(f"\n{title}: 20 answers after {seconds:.1f} s, two replicas after {back:.1f} s,"
+          f" {dict(drill.outcomes)}")  # fmt: skip
+    assert set(drill.outcomes) <= {RIGHT, REFUSED}, f"{WRONG} or {LOST}"
+
+
+@pytest.fixture(scope="module")
+def doubled(cluster: RayCluster) -> RayCluster:
+    """Two replicas, one a node."""
+    from ray import serve
+
+    from deploy.ray_app import application
+
+    serve.delete("llm")  # an update would start two new ones first, for which there is no room
+    cluster.deploy(application(load_config(**SETTINGS), num_replicas=2))
+    until("two replicas", lambda: cluster.running() == len(cluster.replicas()) == 2)
+    return cluster
+
+
+@scale
+def test_a_killed_replica_loses_nothing_and_comes_back(
+    doubled: RayCluster, greedy: dict[str, str]
+) -> None:
+    victim = doubled.replicas()[0]
+
+    def kill() -> None:
+        victim.kill()
+        psutil.wait_procs([victim], timeout=60)
+
+    drilled(doubled, greedy, kill, "replica killed")
+
+
+@scale
+def test_a_killed_node_loses_nothing_and_a_new_one_gets_its_replica(
+    doubled: RayCluster, greedy: dict[str, str]
+) -> None:
+    def kill() -> None:
+        doubled.kill_node()
+        until("one replica is left", lambda: doubled.running() == 1)
+        doubled.add_node()  # as KubeRay would: nobody tells Serve
+
+    drilled(doubled, greedy, kill, "node killed")
