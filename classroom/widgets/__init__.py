@@ -5,6 +5,7 @@ from classroom.widgets.capacity import CapacityPlanner, plan_rows
 from classroom.widgets.explorer import ParameterExplorer
 from classroom.widgets.load import LoadCalculator
 from classroom.widgets.loop import LoopExplorer, greedy_walk
+from classroom.widgets.pieces import Panel
 from classroom.widgets.playground import Playground
 from classroom.widgets.steering import TokenSteering
 
@@ -13,6 +14,7 @@ __all__ = [
     "LoadCalculator",
     "LoopExplorer",
     "MemoryCalculator",
+    "Panel",
     "ParameterExplorer",
     "Playground",
     "TokenCalculator",

@@ -44,6 +44,22 @@ _STYLE = """<style>
 </style>"""
 
 
+class Panel(widgets.VBox):
+    """A lesson's own widgets, below each other, with words for readers without a kernel.
+
+    Args:
+        children: the widgets.
+        static: what a static view (GitHub, the site) shows in their place.
+    """
+
+    def __init__(self, children: list[widgets.Widget], static: str) -> None:
+        self.static = static
+        super().__init__(children)
+
+    def __repr__(self) -> str:
+        return self.static
+
+
 def flexible(width: str) -> dict[str, str]:
     """At least `width` where the page has it, then a fair share of what is left."""
     return {"flex": f"1 1 {width}", "width": "auto", "min_width": "0", "max_width": "100%"}
