@@ -21,6 +21,7 @@ import psutil
 
 from classroom.report.plan import KERNEL
 from system.child import end_children, end_with_parent
+from system.textfiles import TextFileError, read_text
 
 LOOK_SECONDS = 0.25  # how often the memory is looked at
 LONGEST_FOLDER = 60  # characters of the temporary folder's path
@@ -42,7 +43,7 @@ def execute(
     written notebook.
 
     Args:
-        source: the notebook.
+        source: the notebook, in UTF-8 or with a byte-order mark.
         output: where the executed one is written.
         values: parameters to set.
         caption: what stands before the progress bar over cells.
@@ -53,11 +54,27 @@ def execute(
     Returns:
         Why the notebook was not run to its end, in one line; else empty.
     """
+    options = {"cwd": source.resolve().parent} | options
+    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
+        copy = Path(folder) / "notebook.ipynb"  # papermill reads plain UTF-8 alone
+        try:
+            copy.write_text(read_text(source), encoding="utf-8")
+        except (TextFileError, OSError) as error:
+            return str(error)
+        return _in_child((copy, output.resolve(), values, caption, options), timeout, memory)
+
+
+def _in_child(job: tuple[Any, ...], timeout: float, memory: float) -> str:
+    """Call `_run` in a process of its own, within the limits; what it sends, or why it did not.
+
+    Args:
+        job: what `_run` takes, but its way back to us.
+        timeout: seconds.
+        memory: bytes.
+    """
     context = _context()
     receiver, sender = context.Pipe(duplex=False)
-    options = {"cwd": source.resolve().parent} | options
-    job = (source.resolve(), output.resolve(), values, caption, options, sender)
-    process = context.Process(target=_run, args=job, daemon=True)
+    process = context.Process(target=_run, args=(*job, sender), daemon=True)
     process.start()
     sender.close()  # the child holds the other one: its end is then seen as the end of file
     try:

@@ -11,6 +11,7 @@ from classroom import course
 from classroom.report.model import Run, label
 from classroom.report.parameters import combinations, defaults, typed
 from system.errors import ParameterError
+from system.textfiles import TextFileError, read_text
 
 if TYPE_CHECKING:
     from nbformat import NotebookNode
@@ -76,12 +77,15 @@ def read_lesson(path: Path) -> NotebookNode:
     """The notebook, with this environment's kernel whatever kernel it was saved with.
 
     Raises:
+        TextFileError: neither UTF-8 nor with a byte-order mark; names the line and the byte.
         ParameterError: not a notebook.
     """
     import nbformat
 
     try:
-        notebook = nbformat.read(path, as_version=4)
+        notebook = nbformat.reads(read_text(path), as_version=4)
+    except TextFileError:
+        raise
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise ParameterError("lesson", str(path), "a Jupyter notebook") from error
     notebook.metadata.kernelspec = {**KERNEL}

@@ -25,8 +25,9 @@ from classroom.report.execute import execute
 from classroom.report.model import Record, Report, Run, read_report
 from classroom.report.page import index_page, record_tables
 from classroom.report.parameters import combinations, parse_parameters, read_value
-from classroom.report.plan import find_lessons, plan
+from classroom.report.plan import find_lessons, plan, read_lesson
 from system.errors import ParameterError
+from system.textfiles import TextFileError
 
 COMMAND = [sys.executable, "-m", "classroom.report"]
 LIMIT = 300  # seconds: far above what a busy machine needs
@@ -479,3 +480,14 @@ def test_recorded_values_become_tables_and_figures() -> None:
     assert len(first.figures) == 1 and "alt=" in first.figures[0]
     assert "tokens per second from 20.5 to 31" in first.figures[0], "a seed is no result"
     assert second.names == ("note",) and second.figures == []
+
+
+def test_a_lesson_is_read_by_its_byte_order_mark_or_refused_by_name(tmp_path: Path) -> None:
+    path = tmp_path / "13_green.ipynb"
+    text = nbformat.writes(new_notebook(cells=[new_markdown_cell("# Gr\u00fcn")]))
+    for encoding in ("utf-8", "utf-8-sig", "utf-16"):
+        path.write_bytes(text.encode(encoding))
+        assert read_lesson(path).cells[0].source == "# Gr\u00fcn"
+    path.write_bytes(text.encode("latin-1"))
+    with pytest.raises(TextFileError, match=r"13_green.ipynb, line \d+: the byte 0xfc"):
+        read_lesson(path)

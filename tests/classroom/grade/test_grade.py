@@ -80,6 +80,9 @@ def graded(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, subprocess.C
     hand_in(folder, "tries", [IMPORTS, "1 / 0", "q1.check('wrong')", "q1.check('no')", SOLVED[0]])
     (folder / "broken").mkdir()
     (folder / "broken" / "01_tokenization.ipynb").write_text("{ no notebook")
+    for learner, encoding in (("wide", "utf-16"), ("marked", "utf-8-sig"), ("latin", "latin-1")):
+        path = hand_in(folder, learner, [f"{IMPORTS}  # gr\u00fcn", SOLVED[0]])
+        path.write_bytes(path.read_text(encoding="utf-8").encode(encoding))
     output = folder.parent / "book"
     done = grade(folder, "--output", output, "--cell-timeout", "25", "--memory", "1500")
     return output, done
@@ -89,9 +92,9 @@ def graded(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, subprocess.C
 def test_every_learner_is_a_row(graded) -> None:
     output, done = graded
     assert done.returncode == 1, done.stdout + done.stderr
-    assert len(table(output)) == 9
+    assert len(table(output)) == 12
     assert "Traceback" not in done.stdout + done.stderr
-    assert done.stdout.count("\n[") == 8 and "gradebook.html" in done.stdout
+    assert done.stdout.count("\n[") == 11 and "gradebook.html" in done.stdout
 
 
 @pytest.mark.slow
@@ -122,6 +125,16 @@ def test_crash_endless_loop_flood_and_memory_are_rows(graded) -> None:
     assert "memory limit of 1431 MiB" in book["greedy"]["problems"]
     assert book["greedy"]["01.1"] == "right"
     assert book["broken"]["problems"] and book["broken"]["right"] == "0"
+
+
+@pytest.mark.slow
+def test_a_byte_order_mark_is_read_and_other_encodings_are_refused_in_a_line(graded) -> None:
+    book = table(graded[0])
+    for learner in ("wide", "marked"):
+        assert (book[learner]["problems"], book[learner]["01.1"]) == ("", "right")
+    said = book["latin"]["problems"]
+    assert "latin" in said and "01_tokenization.ipynb, line " in said and "\n" not in said
+    assert "the byte 0xfc is not UTF-8. Save the file as UTF-8." in said
 
 
 @pytest.mark.slow
