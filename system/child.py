@@ -3,12 +3,18 @@
 Jupyter's ■ and Ctrl+C at a terminal signal a whole process group, so a child gets a group
 (and session) of its own. What it gains by that it would lose by outliving a notebook that
 was killed: it watches its parent. (Lesson 06's server, lessons 04 and 05's measurements.)
+
+    python -m system.child MODULE ARGUMENTS…
+
+runs a module that is not ours (JupyterLab, vLLM) as `python -m` would, and watches for it.
 """
 
 from __future__ import annotations
 
 import os
+import runpy
 import subprocess
+import sys
 import threading
 import time
 from contextlib import suppress
@@ -64,3 +70,9 @@ def _watch(pid: int) -> None:
             time.sleep(_LOOK_SECONDS)
     end_children(psutil.Process())
     os._exit(1)
+
+
+if __name__ == "__main__":
+    end_with_parent()
+    del sys.argv[0]
+    runpy.run_module(sys.argv[0], run_name="__main__", alter_sys=True)

@@ -21,6 +21,7 @@ from collections.abc import Callable, Iterator
 from importlib.metadata import packages_distributions, requires, version
 from pathlib import Path
 
+import psutil
 import pytest
 from packaging.requirements import Requirement
 
@@ -555,6 +556,31 @@ def test_two_labs_on_one_port_do_not_both_claim_it(tmp_path: Path) -> None:
         for lab in both:
             lab.terminate()
             lab.communicate()
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(os.name == "nt", reason="kills by a Unix signal")
+def test_jupyterlab_ends_where_make_lab_was_killed(
+    tmp_path: Path, require_tool: Callable[..., str]
+) -> None:
+    """A killed `make lab` can end nothing itself; what it started sees that it is gone."""
+    env = os.environ | {"PORT": str(free_port()), "BROWSER": "none", "JUPYTER_TOKEN": "course"}
+    env |= {"JUPYTER_RUNTIME_DIR": str(tmp_path)}
+    makefile = tmp_path / "Makefile"
+    makefile.write_text(f"lab:\n\t@{sys.executable} tools/lab.py\n")
+    made = [require_tool("make"), "--no-print-directory", "-f", str(makefile), "lab"]
+    for command in ([sys.executable, "tools/lab.py"], made):
+        with subprocess.Popen(command, cwd=ROOT, env=env, stdout=subprocess.DEVNULL) as started:
+            deadline = time.monotonic() + 120
+            while not (files := list(tmp_path.glob("jpserver-*.json"))):
+                assert started.poll() is None and time.monotonic() < deadline
+                time.sleep(0.1)
+            below = psutil.Process(started.pid).children(recursive=True)
+            server = int(files[0].stem.partition("-")[2])
+            assert server in {process.pid for process in below}
+            started.kill()
+        assert not psutil.wait_procs(below, timeout=60)[1], "JupyterLab goes on"
+        files[0].unlink()
 
 
 def test_what_is_said_to_make_does_not_reach_the_kernels() -> None:

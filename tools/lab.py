@@ -11,9 +11,14 @@ import subprocess
 import sys
 from pathlib import Path
 
+import psutil
 import startup
 
 ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT))  # this folder's course, whichever one is installed
+
+from system.child import end_with_parent, own_session  # noqa: E402
+
 STOP_SECONDS = 3  # for a polite end; nothing of the learner's is lost after it
 FIRST_LESSON = "notebooks/00_start_here.ipynb"
 OURS = ("PORT", "PYTHON", "TORCH")  # said to make; the kernels' programs would take them as theirs
@@ -48,13 +53,14 @@ def take_terminal() -> None:
 
 
 def serve(command: list[str], env: dict[str, str]) -> int:
-    """Run the server; Ctrl+C ends it, with status 0."""
+    """Run the server; Ctrl+C ends it, with status 0; it ends itself where we are killed."""
     # Ctrl+C (a shell may have left it ignored), stopped from outside, the terminal was closed.
     for name in ("SIGINT", "SIGTERM", "SIGHUP"):
         if hasattr(signal, name):
             signal.signal(getattr(signal, name), signal.default_int_handler)
     # In a session of its own the server does not see Ctrl+C, which it would ask about.
-    server = subprocess.Popen(command, env=env, cwd=ROOT, start_new_session=True)
+    watched = own_session(env)["env"]
+    server = subprocess.Popen(command, env=watched, cwd=ROOT, start_new_session=True)
     try:
         return server.wait()
     except KeyboardInterrupt:
@@ -76,10 +82,13 @@ def environment() -> dict[str, str]:
 
 def main() -> int:
     """Run JupyterLab until it ends; the exit status is its own."""
+    parent = psutil.Process().parent()
+    if parent is not None and "make" in parent.name():  # a shell may end before us: nohup
+        end_with_parent(parent.pid)
     port = port_from(os.environ.get("PORT") or "8888")
     need_free(port)
     env = environment()
-    command = [sys.executable, "-m", "jupyterlab", "--log-level=ERROR"]
+    command = [sys.executable, "-m", "system.child", "jupyterlab", "--log-level=ERROR"]
     command += ["--LabApp.log_level=ERROR"]
     command += [f"--ServerApp.root_dir={ROOT}", f"--ServerApp.port={port}"]
     # Never quietly another port than the one that was said.

@@ -163,7 +163,7 @@ def vllm(name: str, slots: int = 32, context: int = 1024) -> CommandServer:
     if not VLLM_PYTHON.is_file():
         raise ServerError(f"vLLM is not set up: `make vllm` (Linux, 3 GB). {see('engines')}")
     folder = locate(name)
-    command = [str(VLLM_PYTHON), "-m", "vllm.entrypoints.openai.api_server"]
+    command = [str(VLLM_PYTHON), "-m", "system.child", "vllm.entrypoints.openai.api_server"]
     command += ["--model", str(folder), "--served-model-name", Path(name).name]
     command += ["--host", "127.0.0.1", "--port", "{port}", "--dtype", "bfloat16"]
     command += ["--max-model-len", str(context), "--max-num-seqs", str(slots), "--enforce-eager"]
