@@ -94,6 +94,21 @@ FAULTS = {
         "    spare = 257",
         ["base = helpers.load(MODEL_NAME)", "def stream(ids, stop)"],
     ),
+    "four bits written the other way round": (
+        "08",
+        "classroom/inference.py",
+        "weight.data = changed.t().contiguous() if type(layer) is Conv1D else changed",
+        "weight.data = changed.reshape(weight.shape)",
+        [
+            "here = cards()",
+            "def step(model, ids, cache",
+            "base, draft = ",
+            "class ByHand(",
+            "def unpack(raw)",
+            "def pack(numbers)",
+            "TEXT, found",
+        ],
+    ),
     "the cache forgets parameters": (
         "09",
         "serving/guard/cache.py",

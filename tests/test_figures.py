@@ -123,6 +123,21 @@ def test_stacked_bars_add_up(draw: Callable[..., Any]) -> None:
     assert per_unit(axes.get_xlabel()) == 1e6
 
 
+def test_roofline(draw: Callable[..., Any]) -> None:
+    """Points in billions of operations; each roof is a slope of the bandwidth up to its level."""
+    points = pd.DataFrame({"technique": ["a", "b"], "model": ["m", "m"],
+                           "intensity": [0.5, 16.0], "speed": [4e9, 1e11]})  # fmt: skip
+    axes = draw(figures.roofline, points, 20e9, {"peak": 2e11}, ALT).axes[0]
+    x, y = curve(axes, 0)
+    assert x[1] == pytest.approx(10) and y[1] == y[2] == pytest.approx(200)
+    assert y[0] / x[0] == pytest.approx(20)
+    assert curve(axes, 1) == (near([0.5]), near([4])) and curve(axes, 2) == (
+        near([16]),
+        near([100]),
+    )
+    assert axes.get_xscale() == axes.get_yscale() == "log"
+
+
 def test_merge_steps(draw: Callable[..., Any]) -> None:
     axes = draw(figures.merge_steps, [["a", "b", "c"], ["ab", "c"], ["abc"]]).axes[0]
     assert [t.get_text() for t in axes.texts] == ["a", "b", "c", "ab", "c", "abc"]
@@ -466,6 +481,15 @@ def test_every_figure_draws_any_text_without_a_warning(draw: Callable[..., Any],
             draw(figures.stacked_bars, frame, "size (MB)", ALT, points=series),
             draw(figures.line_figure, frame.assign(b=1.0).reset_index(drop=True), "x", "y", ALT),
             draw(figures.merge_steps, [[text, "b"]]),
+            draw(
+                figures.roofline,
+                pd.DataFrame(
+                    {"technique": [text], "model": [text], "intensity": [1.0], "speed": [1e9]}
+                ),
+                1e9,
+                {text: 1e10},
+                ALT,
+            ),
             draw(figures.padding_grid, [[text, "b"]], [[1, 1]]),
             draw(figures.context_use, {text: (1, 2)}, 512),
             draw(figures.distributions, tokens, ALT),

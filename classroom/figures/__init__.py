@@ -14,6 +14,7 @@ from classroom.figures.generation import (
     reading_and_writing,
     time_over_length,
 )
+from classroom.figures.inference import roofline
 from classroom.figures.inside import attention_map, inside
 from classroom.figures.operating import four_kinds, knee_figure, slot_timeline, waiting_curve
 from classroom.figures.prompts import calibration, intervals, probability_strip
@@ -32,7 +33,7 @@ __all__ = [
     "inside", "intervals", "knee_figure",
     "latency_spread", "left_aligned", "line_figure", "lines", "load_bars",
     "logits_and_probabilities", "merge_steps", "monitored", "new_figure", "padding_grid",
-    "probability_strip", "reading_and_writing", "service_path", "show",
+    "probability_strip", "reading_and_writing", "roofline", "service_path", "show",
     "size_lines", "slot_timeline", "stacked_bars", "time_over_length", "timeline",
     "vocabulary_sizes", "waiting_curve", "waits_over_use",
 ]  # fmt: skip

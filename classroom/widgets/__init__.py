@@ -7,6 +7,7 @@ from classroom.widgets.load import LoadCalculator
 from classroom.widgets.loop import LoopExplorer, greedy_walk
 from classroom.widgets.pieces import Panel
 from classroom.widgets.playground import Playground
+from classroom.widgets.roofline import RooflineCalculator
 from classroom.widgets.steering import TokenSteering
 
 __all__ = [
@@ -17,6 +18,7 @@ __all__ = [
     "Panel",
     "ParameterExplorer",
     "Playground",
+    "RooflineCalculator",
     "TokenCalculator",
     "TokenSteering",
     "greedy_walk",

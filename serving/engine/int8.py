@@ -23,7 +23,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
-from serving.engine.packed import leave_file
+from serving.engine.packed import forget, leave_file
 from system.errors import ParameterError, see
 
 ENGINE = "fbgemm"  # torch's kernels for x86 processors
@@ -119,6 +119,7 @@ def quantize_model(model: PreTrainedModel) -> int:
                 setattr(parent, name, Int8Embedding(layer.weight))
             else:
                 continue
+            forget(cast(Tensor, layer.weight).detach())
             count += not isinstance(layer, nn.Embedding)
     leave_file(model.parameters())
     return count

@@ -7,7 +7,11 @@ for 8 rows of a 16M model the products then take half the time.
 
 from __future__ import annotations
 
+import ctypes
+import mmap
+import sys
 from collections.abc import Iterable
+from pathlib import Path
 from typing import cast
 
 import torch
@@ -45,6 +49,26 @@ def leave_file(parameters: Iterable[nn.Parameter]) -> None:
     """
     for parameter in parameters:
         parameter.data = parameter.data.clone()
+
+
+def forget(tensor: Tensor) -> None:
+    """Give back the memory of a tensor that is read from a mapped file (Linux); the file stays.
+
+    Read again, it comes from the file again, without what was changed since. A model whose weights
+    are converted one by one would else be in memory twice before the last one is done.
+    """
+    if not sys.platform.startswith("linux"):
+        return
+    begin = -(-tensor.data_ptr() // mmap.PAGESIZE) * mmap.PAGESIZE
+    length = tensor.data_ptr() + tensor.nbytes - begin  # whole pages only
+    for line in Path("/proc/self/maps").read_text(encoding="utf-8").splitlines():
+        places, _, _, _, _, *file = line.split(maxsplit=5)
+        first, last = (int(place, 16) for place in places.split("-"))
+        if first <= begin < last:
+            if 0 < length <= last - begin and "".join(file).endswith(".safetensors"):
+                address, size = ctypes.c_void_p(begin), ctypes.c_size_t(length)
+                ctypes.CDLL(None).madvise(address, size, mmap.MADV_DONTNEED)
+            return
 
 
 def pack_linear_layers(model: nn.Module) -> int:
