@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
 from types import SimpleNamespace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -32,7 +32,7 @@ from serving.footprint import give_back_memory
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-CONTEXT = 256  # tokens of a window of held-out text
+CONTEXT = 128  # tokens of a window of held-out text
 LINEAR = ("mm", "linear", "matmul", "mkl", "gemm")  # operators of matrix products, by their names
 ATTENTION = ("attention", "softmax", "bmm")
 HELD_OUT = models_folder() / "heldout.md"  # no model of the course was trained on it
@@ -145,7 +145,7 @@ def torch_dynamic(model: nn.Module) -> None:
         warnings.simplefilter("ignore")
         for parent, name, layer in linear_layers(model):
             if type(layer) is nn.Linear:
-                layer.qconfig = torch.ao.quantization.default_dynamic_qconfig
+                cast(Any, layer).qconfig = torch.ao.quantization.default_dynamic_qconfig
                 setattr(parent, name, DynamicLinear.from_float(layer))
                 forget(layer.weight.detach())
     leave_file(model.parameters())
