@@ -26,13 +26,13 @@ from helpers.generator import TextGenerator, load
 from helpers.models import locate, models_folder
 from helpers.quality import bits_per_byte
 from serving.engine.int8 import Int8Embedding, Int8Linear
-from serving.engine.packed import forget, leave_file
+from serving.engine.packed import forget, forget_files, leave_file
 from serving.footprint import give_back_memory
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-CONTEXT = 128  # tokens of a window of held-out text
+CONTEXT = 64  # tokens of a window of held-out text
 LINEAR = ("mm", "linear", "matmul", "mkl", "gemm")  # operators of matrix products, by their names
 ATTENTION = ("attention", "softmax", "bmm")
 HELD_OUT = models_folder() / "heldout.md"  # no model of the course was trained on it
@@ -85,6 +85,7 @@ def quality(model: nn.Module, tokenizer: PreTrainedTokenizerBase, text: str) -> 
 def fresh(name: str) -> TextGenerator:
     """A model as its file has it, on the CPU; what is no longer used is freed first."""
     give_back_memory()  # models refer to themselves, so they do not go on their own
+    forget_files()  # those that wait need not stay in memory meanwhile
     return load(name, "cpu")
 
 

@@ -34,6 +34,7 @@ REAL_MODEL, REAL_MODEL_TAG = "smollm2-135m", "needs-smollm2"
 PARAMETERS = {"MODEL_NAME": "model", "SEED": "seed", "MAX_NEW_TOKENS": "new_tokens"}  # recorded as
 OTHER_MODEL, OTHER_SEED = "course-gpt-1m", 11
 TEXTS = {"MODEL_NAME": OTHER_MODEL, "MODEL_NAMES": [OTHER_MODEL], "WORD": "a"}
+TEXTS |= {"DRAFT_NAME": OTHER_MODEL}
 NAN = re.compile(r"\b(nan|inf)\b", re.IGNORECASE)
 each_lesson = pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda p: p.stem)
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import ctypes
 import mmap
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import cast
 
@@ -51,24 +51,38 @@ def leave_file(parameters: Iterable[nn.Parameter]) -> None:
         parameter.data = parameter.data.clone()
 
 
+def _mapped_weights() -> Iterator[tuple[int, int]]:
+    """The addresses (first, behind the last) at which files of weights are mapped (Linux)."""
+    if sys.platform.startswith("linux"):
+        for line in Path("/proc/self/maps").read_text(encoding="utf-8").splitlines():
+            places, _, _, _, _, *file = line.split(maxsplit=5)
+            if "".join(file).endswith(".safetensors"):
+                first, last = (int(place, 16) for place in places.split("-"))
+                yield first, last
+
+
+def _give_back(first: int, last: int) -> None:
+    """Let whole pages leave this process's memory."""
+    size = ctypes.c_size_t(last - first)
+    ctypes.CDLL(None).madvise(ctypes.c_void_p(first), size, mmap.MADV_DONTNEED)
+
+
 def forget(tensor: Tensor) -> None:
     """Give back the memory of a tensor that is read from a mapped file (Linux); the file stays.
 
     Read again, it comes from the file again, without what was changed since. A model whose weights
     are converted one by one would else be in memory twice before the last one is done.
     """
-    if not sys.platform.startswith("linux"):
-        return
     begin = -(-tensor.data_ptr() // mmap.PAGESIZE) * mmap.PAGESIZE
-    length = tensor.data_ptr() + tensor.nbytes - begin  # whole pages only
-    for line in Path("/proc/self/maps").read_text(encoding="utf-8").splitlines():
-        places, _, _, _, _, *file = line.split(maxsplit=5)
-        first, last = (int(place, 16) for place in places.split("-"))
-        if first <= begin < last:
-            if 0 < length <= last - begin and "".join(file).endswith(".safetensors"):
-                address, size = ctypes.c_void_p(begin), ctypes.c_size_t(length)
-                ctypes.CDLL(None).madvise(address, size, mmap.MADV_DONTNEED)
-            return
+    end = (tensor.data_ptr() + tensor.nbytes) // mmap.PAGESIZE * mmap.PAGESIZE
+    if begin < end and any(first <= begin and end <= last for first, last in _mapped_weights()):
+        _give_back(begin, end)
+
+
+def forget_files() -> None:
+    """Give back the memory of all weights that are mapped, until they are read again (Linux)."""
+    for first, last in _mapped_weights():
+        _give_back(first, last)
 
 
 def pack_linear_layers(model: nn.Module) -> int:
