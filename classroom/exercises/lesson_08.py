@@ -153,7 +153,7 @@ questions = (
             "One token always comes; a second one with probability a; a third with a × a.",
             f"Sum a to the powers 0 to {DRAFTED}.",
         ),
-        code=f"guess = 4\nmeasured = sum({SHARE} ** power for power in range({DRAFTED} + 1))",
+        code=f"guess = 4\nmeasured = sum({SHARE}**power for power in range({DRAFTED} + 1))",
         why="The sum is (1 - a⁵) / (1 - a): one wrong token throws away all that follow it.",
     ),
 )
