@@ -106,7 +106,8 @@ def stacked_bars(
     axes.set_xlabel(x_label)
     axes.grid(True, axis="x")
     axes.grid(False, axis="y")
-    figure.legend(loc="outside lower center", ncols=5)
+    width = sum(len(text) for text in axes.get_legend_handles_labels()[1])
+    figure.legend(loc="outside lower center", ncols=5 if width < 70 else 3)
     return show(figure, alt)
 
 
