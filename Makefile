@@ -46,7 +46,7 @@ soak: ready-dev ## run the tests that take too long for every run
 	@$(PYTEST) -m soak $(ARGS)
 
 test-scale: ready-dev ## run the tests on a cluster of Ray, and those with vLLM after `make vllm`
-	@$(PY) -m pytest -m scale $(ARGS)
+	@$(PYTEST) -m scale $(ARGS)
 	@test -x .venv-vllm/bin/python || \
 	echo "Tests with vLLM were left out: \`make vllm\` sets it up (Linux, 3 GB)."
 

@@ -12,6 +12,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, fields
 
+from classroom.limits import check_number
 from classroom.queueing import mean_wait, wait_quantile
 from system.errors import ParameterError
 
@@ -107,8 +108,7 @@ def plan(demand: Demand, replica: Replica, spare: int = 0) -> Plan:
     Raises:
         ParameterError: a value out of its range, or a load beyond 100,000 slots.
     """
-    if not isinstance(spare, int) or isinstance(spare, bool) or spare < 0:
-        raise ParameterError("spare", spare, "a whole number of at least 0")
+    check_number("spare", spare, 0, whole=True)
     rate, service = demand.requests_per_s, demand.tokens * replica.seconds_per_token
     busy = rate * service
     if not busy < MOST_SLOTS - replica.slots:
@@ -137,9 +137,6 @@ def plan(demand: Demand, replica: Replica, spare: int = 0) -> Plan:
 def _above_zero(inputs: Demand | Replica) -> None:
     """Refuse a value that is no number above 0, by its name."""
     for field in fields(inputs):
-        value = getattr(inputs, field.name)
         whole = field.type == "int"
-        good = isinstance(value, int if whole else int | float) and not isinstance(value, bool)
-        if not good or not 0 < value < math.inf:
-            allowed = "a whole number of at least 1" if whole else "a number above 0"
-            raise ParameterError(field.name, value, allowed)
+        value = getattr(inputs, field.name)
+        check_number(field.name, value, int(whole), whole=whole, above=not whole)

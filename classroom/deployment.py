@@ -8,16 +8,16 @@ from __future__ import annotations
 import io
 import re
 import tarfile
-import threading
 import time
 from collections.abc import Sequence
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 import httpx
 import psutil
 
 from system.environment import ROOT
+from system.machine import peak_bytes
+from system.polling import Polling
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -85,15 +85,8 @@ def peak_gib(pid: int) -> float:
     Elsewhere than on Linux: what they hold now.
     """
     first = psutil.Process(pid)
-    return sum(_peak_gib(process) for process in (first, *first.children(recursive=True)))
-
-
-def _peak_gib(process: psutil.Process) -> float:
-    try:
-        status = Path(f"/proc/{process.pid}/status").read_text(encoding="utf-8")
-        return int(status.split("VmHWM:")[1].split()[0]) / 2**20
-    except (OSError, IndexError):
-        return float(process.memory_info().rss / 2**30)
+    processes = (first, *first.children(recursive=True))
+    return sum(peak_bytes(process.pid) for process in processes) / 2**30
 
 
 def layer(**files: str | None) -> bytes:
@@ -114,7 +107,7 @@ def layer(**files: str | None) -> bytes:
     return packed.getvalue()
 
 
-class Watch:
+class Watch(Polling):
     """Asks a server's paths again and again, as Kubernetes' probes do, and notes each change.
 
         with Watch(server, ["/health", "/live"]) as watch: …
@@ -132,26 +125,25 @@ class Watch:
             paths: what to ask.
             every_s: seconds between two rounds.
         """
-        self._server, self._paths, self._every = server, list(paths), every_s
-        self._stop, self.seen = threading.Event(), list[tuple[float, tuple[int, ...]]]()
-        self._thread = threading.Thread(target=self._run, daemon=True)
+        super().__init__(every_s)
+        self._server, self._paths = server, list(paths)
+        self.seen: list[tuple[float, tuple[int, ...]]] = []
+        self._http = httpx.Client(timeout=5, trust_env=False)
+        self._start = 0.0
 
-    def _run(self) -> None:
-        begin = time.monotonic()
-        with httpx.Client(timeout=5, trust_env=False) as http:
-            while not self._stop.is_set():
-                now = tuple(_status(http, self._server.url + path) for path in self._paths)
-                if not self.seen or self.seen[-1][1] != now:
-                    self.seen.append((time.monotonic() - begin, now))
-                self._stop.wait(self._every)
-
-    def __enter__(self) -> Watch:
-        self._thread.start()
-        return self
+    def __enter__(self) -> Self:
+        self._start = time.monotonic()
+        return super().__enter__()
 
     def __exit__(self, *_: object) -> None:
-        self._stop.set()
-        self._thread.join()
+        super().__exit__()
+        self._http.close()
+
+    def look(self) -> None:
+        """Ask every path once."""
+        now = tuple(_status(self._http, self._server.url + path) for path in self._paths)
+        if not self.seen or self.seen[-1][1] != now:
+            self.seen.append((time.monotonic() - self._start, now))
 
     def table(self) -> pd.DataFrame:
         """A row for each change: seconds, and the status code of every path ("–": no answer)."""

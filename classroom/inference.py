@@ -26,7 +26,14 @@ from helpers.generator import TextGenerator, load
 from helpers.models import locate, models_folder
 from helpers.quality import bits_per_byte
 from serving.engine.int8 import Int8Embedding, Int8Linear
-from serving.engine.packed import forget, forget_files, leave_file
+from serving.engine.packed import (
+    bias_of,
+    forget,
+    forget_files,
+    leave_file,
+    linear_layers,
+    rows_of,
+)
 from serving.footprint import give_back_memory
 
 if TYPE_CHECKING:
@@ -89,16 +96,6 @@ def fresh(name: str) -> TextGenerator:
     return load(name, "cpu")
 
 
-def linear_layers(model: nn.Module) -> list[tuple[nn.Module, str, nn.Module]]:
-    """(parent, name, layer) of every linear layer, GPT-2's `Conv1D` among them."""
-    return [
-        (parent, name, layer)
-        for parent in model.modules()
-        for name, layer in parent.named_children()
-        if type(layer) in (nn.Linear, Conv1D)
-    ]
-
-
 def replace_layers(model: nn.Module, make: Callable[[Tensor, Tensor | None], nn.Module]) -> None:
     """Put other layers in the place of the linear ones, one by one; the mapped file is left.
 
@@ -107,11 +104,10 @@ def replace_layers(model: nn.Module, make: Callable[[Tensor, Tensor | None], nn.
         make: weight of shape (outputs, inputs) and bias, or None → the new layer.
     """
     for parent, name, layer in linear_layers(model):
-        weight = layer.get_parameter("weight").detach()
-        bias = getattr(layer, "bias", None)
-        rows = weight.t().contiguous() if type(layer) is Conv1D else weight
+        bias = bias_of(layer)
+        rows = rows_of(layer).detach().contiguous()
         setattr(parent, name, make(rows, None if bias is None else bias.detach()))
-        forget(weight)
+        forget(layer.get_parameter("weight").detach())
     leave_file(model.parameters())
 
 
@@ -132,7 +128,7 @@ def change_weights(model: nn.Module, change: Callable[[Any], Any]) -> None:
     """
     for _, _, layer in linear_layers(model):
         weight = layer.get_parameter("weight")
-        rows = weight.detach().t() if type(layer) is Conv1D else weight.detach()
+        rows = rows_of(layer).detach()
         changed = torch.from_numpy(change(rows.contiguous().numpy())).reshape(rows.shape)
         weight.data = changed.t().contiguous() if type(layer) is Conv1D else changed
 

@@ -33,12 +33,31 @@ def require(given: Mapping[str, Any], **least: float | type) -> None:
             good = isinstance(value, list) and bool(value) and all(map(_is_text, value))
             allowed = "a list of one text or more"
         else:
-            kind = int if isinstance(smallest, int) else int | float
-            good = isinstance(value, kind) and not isinstance(value, bool)
-            good = good and smallest <= value < math.inf
-            allowed = f"a {'whole ' * (kind is int)}number of at least {smallest}"
+            check_number(name, value, smallest, whole=isinstance(smallest, int))
+            continue
         if not good:
             raise ParameterError(name, value, allowed)
+
+
+def check_number(
+    name: str, value: Any, least: Any, *, whole: bool = False, above: bool = False
+) -> None:
+    """Refuse what is no finite number of at least so much.
+
+    Args:
+        name: the parameter's, for the error.
+        value: what was given.
+        least: the smallest that is allowed.
+        whole: only whole numbers are.
+        above: `least` itself is not allowed.
+
+    Raises:
+        ParameterError: another kind of value, or one out of the range.
+    """
+    good = isinstance(value, int if whole else int | float) and not isinstance(value, bool)
+    if not good or not least <= value < math.inf or (above and value == least):
+        bound = f"{'above' if above else 'of at least'} {least}"
+        raise ParameterError(name, value, f"a {'whole ' * whole}number {bound}")
 
 
 def _is_text(value: object) -> bool:

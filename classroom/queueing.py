@@ -16,6 +16,7 @@ import heapq
 import math
 from collections.abc import Sequence
 
+from classroom.limits import check_number
 from system.errors import ParameterError
 
 
@@ -32,8 +33,8 @@ def erlang_c(servers: int, load: float) -> float:
     Raises:
         ParameterError: a value outside its range.
     """
-    _check("servers", servers, whole=True)
-    _check("load", load)
+    check_number("servers", servers, 1, whole=True)
+    check_number("load", load, 0)
     if load >= servers:
         return 1.0
     blocked = 1.0
@@ -77,7 +78,7 @@ def wait_quantile(servers: int, arrivals_per_s: float, service_s: float, share: 
     Raises:
         ParameterError: a value outside its range.
     """
-    _check("share", share)
+    check_number("share", share, 0)
     if share >= 1:
         raise ParameterError("share", share, "a number from 0 to below 1")
     free = _free_rate(servers, arrivals_per_s, service_s)
@@ -102,7 +103,7 @@ def played_waits(
     Raises:
         ParameterError: no server.
     """
-    _check("servers", servers, whole=True)
+    check_number("servers", servers, 1, whole=True)
     free, waits = [0.0] * servers, []  # when each server is next free
     for arrival, service in zip(arrivals_s, services_s, strict=True):
         start = max(arrival, heapq.heappop(free))
@@ -113,18 +114,9 @@ def played_waits(
 
 def _free_rate(servers: int, arrivals_per_s: float, service_s: float) -> float:
     """Requests a second that the servers could take on top: c μ - λ."""
-    _check("servers", servers, whole=True)
-    _check("arrivals_per_s", arrivals_per_s)
-    _check("service_s", service_s)
+    check_number("servers", servers, 1, whole=True)
+    check_number("arrivals_per_s", arrivals_per_s, 0)
+    check_number("service_s", service_s, 0)
     if service_s == 0:
         raise ParameterError("service_s", service_s, "a number above 0")
     return servers / service_s - arrivals_per_s
-
-
-def _check(name: str, value: float, whole: bool = False) -> None:
-    """Refuse what is no number of at least 0, or no whole one of at least 1."""
-    kind = int if whole else int | float
-    good = isinstance(value, kind) and not isinstance(value, bool)
-    if not good or not (1 if whole else 0) <= value < math.inf:
-        allowed = "a whole number of at least 1" if whole else "a number of at least 0"
-        raise ParameterError(name, value, allowed)

@@ -13,11 +13,13 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
-from types import TracebackType
+from typing import Self
 
 import httpx
 import pandas as pd
 from prometheus_client.parser import text_string_to_metric_families
+
+from system.polling import Polling
 
 Labels = tuple[tuple[str, str], ...]
 Sample = Mapping[tuple[str, Labels], float]
@@ -83,7 +85,7 @@ def quantile(share: float, buckets: Mapping[float, float]) -> float:
     return low
 
 
-class Watch:
+class Watch(Polling):
     """Asks a server's `/metrics` in a thread of its own, from `with` to its end.
 
     Attributes:
@@ -97,34 +99,27 @@ class Watch:
             url: the server, which asks for no key.
             every: seconds between two questions.
         """
+        super().__init__(every)
         self.samples: list[tuple[float, object, Sample]] = []
         self._http = httpx.Client(base_url=url, timeout=30, trust_env=False)
-        self._every, self._phase, self._start = every, None, 0.0
-        self._stop = threading.Event()
+        self._phase: object = None
+        self._start = 0.0
         self._lock = threading.Lock()
-        self._thread = threading.Thread(target=self._work, name="watch", daemon=True)
         self._phases: dict[object, tuple[Sample, Sample, float]] = {}
 
-    def __enter__(self) -> Watch:
+    def __enter__(self) -> Self:
         self._start = time.perf_counter()
-        self._thread.start()
-        return self
+        return super().__enter__()
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self._stop.set()
-        self._thread.join()
+    def __exit__(self, *_: object) -> None:
+        super().__exit__()
         self._http.close()
 
     @contextmanager
     def phase(self, name: object) -> Iterator[None]:
         """What happens within belongs together, under this name."""
         before, began = self._ask(), time.perf_counter()
-        self._phase = name  # type: ignore[assignment]
+        self._phase = name
         try:
             yield
         finally:
@@ -135,12 +130,11 @@ class Watch:
         with self._lock:
             return read_metrics(self._http.get("/metrics").text)
 
-    def _work(self) -> None:
-        while not self._stop.is_set():
-            with suppress(httpx.TransportError):  # a server that is gone shows nothing
-                shown = self._ask()
-                self.samples.append((time.perf_counter() - self._start, self._phase, shown))
-            self._stop.wait(self._every)
+    def look(self) -> None:
+        """One sample."""
+        with suppress(httpx.TransportError):  # a server that is gone shows nothing
+            shown = self._ask()
+            self.samples.append((time.perf_counter() - self._start, self._phase, shown))
 
     def in_system(self, phase: object) -> float:
         """Mean number of texts that waited or were written during a phase."""

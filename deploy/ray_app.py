@@ -25,6 +25,7 @@ from serving.api.app import create_app
 from serving.config import Config, ConfigError, load_config
 from serving.guard.logs import flush_logs, open_log
 from serving.guard.records import ID_HEADER
+from serving.models import Models
 from serving.service import Service
 
 GONE = "llm.gone"  # the key in an ASGI scope under which a request's client is watched
@@ -131,25 +132,25 @@ class LLM:
             Exception: why the model cannot be served; Ray tries again, then gives up and says so.
         """
         open_log(config.log_file)
-        self.config, self.service = config, Service(config)
+        self.config, self.models = config, Models(Service(config))
         loaded: queue.SimpleQueue[Exception | None] = queue.SimpleQueue()
-        self.service.load(lambda: loaded.put(None), loaded.put)
+        self.models.first.load(lambda: loaded.put(None), loaded.put)
         if (error := loaded.get()) is not None:
             raise error
 
     def __serve_build_asgi_app__(self) -> Any:
-        config, application = self.config, create_app(self.service)
+        config, application = self.config, create_app(self.models)
         app: Any = WatchedWSGI(application, config.threads, config.max_body_bytes)
         return ProxyHeadersMiddleware(app, config.trusted_proxy) if config.trusted_proxy else app
 
     def check_health(self) -> None:
         """Ray asks every few seconds, and replaces a replica that raises three times."""
-        if self.service.problem:
-            raise RuntimeError(self.service.problem)
+        if problem := self.models.first.problem:
+            raise RuntimeError(problem)
 
     def __del__(self) -> None:
         """The end: Ray has waited for the requests that ran, as long as `drain_seconds` says."""
-        self.service.close()
+        self.models.close()
         flush_logs()
 
 

@@ -96,7 +96,7 @@ def listen(config: Config, models: Models) -> Any:
         OSError, ValueError: the address cannot be used.
     """
     return create_server(
-        create_app(models.first, models),
+        create_app(models),
         host=config.host,
         port=config.port,
         threads=config.threads,

@@ -10,6 +10,8 @@ from __future__ import annotations
 import math
 import os
 import platform
+import re
+from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
@@ -132,3 +134,19 @@ def _field(file: Path, name: str) -> float:
     """One number of a file that lists names and numbers, else 0."""
     words = _words(file)
     return _as_number(words[words.index(name) + 1]) if name in words[:-1] else 0.0
+
+
+def peak_bytes(pid: int) -> int:
+    """The most memory that a process held so far; where the system does not count it, now.
+
+    Raises:
+        psutil.Error: there is no such process.
+    """
+    import psutil
+
+    with suppress(OSError):
+        status = Path(f"/proc/{pid}/status").read_text(encoding="utf-8")
+        if found := re.search(r"VmHWM:\s*(\d+) kB", status):
+            return int(found[1]) * 1024
+    memory = psutil.Process(pid).memory_info()
+    return int(getattr(memory, "peak_wset", memory.rss))

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import re
-import threading
 import time
 from collections.abc import Sequence
-from pathlib import Path
-from types import TracebackType
 
 import psutil
+
+from system.machine import peak_bytes
+from system.polling import Polling
 
 INTERVAL_S = 0.05
 KERNEL = "ipykernel_launcher"
@@ -67,7 +66,7 @@ def kernels() -> list[psutil.Process]:
     return found
 
 
-class PeakFootprint:
+class PeakFootprint(Polling):
     """Watches the kernels started inside a `with` block, about every 50 ms.
 
     Attributes:
@@ -77,34 +76,20 @@ class PeakFootprint:
     """
 
     def __init__(self) -> None:
+        super().__init__(INTERVAL_S)
         self.peak, self.processes, self.kernel = 0, 0, 0
-        self._stop = threading.Event()
-        self._thread = threading.Thread(target=self._watch, daemon=True)
 
-    def __enter__(self) -> PeakFootprint:
-        self._thread.start()
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self._stop.set()
-        self._thread.join()
-
-    def _watch(self) -> None:
-        while not self._stop.wait(INTERVAL_S):
-            found = kernels()
-            self.kernel = max([self.kernel, *map(_most_resident, found)])
-            # Each once, also where a kernel starts another.
-            processes = list(dict.fromkeys(p for kernel in found for p in tree(kernel)))
-            # A cheap upper bound first: shared pages are costly to tell from others.
-            if sum(map(_resident, processes)) > self.peak:
-                now = footprint(processes)
-                if now > self.peak:
-                    self.peak, self.processes = now, len(processes)
+    def look(self) -> None:
+        """Compare what is held now with the most so far."""
+        found = kernels()
+        self.kernel = max([self.kernel, *map(_most_resident, found)])
+        # Each once, also where a kernel starts another.
+        processes = list(dict.fromkeys(p for kernel in found for p in tree(kernel)))
+        # A cheap upper bound first: shared pages are costly to tell from others.
+        if sum(map(_resident, processes)) > self.peak:
+            now = footprint(processes)
+            if now > self.peak:
+                self.peak, self.processes = now, len(processes)
 
 
 def _resident(process: psutil.Process) -> int:
@@ -115,10 +100,8 @@ def _resident(process: psutil.Process) -> int:
 
 
 def _most_resident(process: psutil.Process) -> int:
-    """The most bytes that it held so far; elsewhere than on Linux, what it holds now."""
+    """The most bytes that it held so far; 0 where it has ended."""
     try:
-        status = Path(f"/proc/{process.pid}/status").read_text()
-        found = re.search(r"VmHWM:\s*(\d+)", status)
-        return int(found[1]) * 1024 if found else 0
-    except OSError:
-        return _resident(process)
+        return peak_bytes(process.pid)
+    except psutil.Error:
+        return 0

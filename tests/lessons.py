@@ -31,6 +31,8 @@ CELL_SECONDS = 300
 # A cell with this tag shows the model that `make model` fetches, or says that it is not there:
 # its stored outputs are those with the model, and only with it are they compared.
 REAL_MODEL, REAL_MODEL_TAG = "smollm2-135m", "needs-smollm2"
+# A folder of the machine that something was made on.
+MACHINE_PATH = re.compile(r"(/home/|/root/|/tmp/|/work/|/Users/|\b[A-Z]:\\)[^\s\"']*")
 PARAMETERS = {"MODEL_NAME": "model", "SEED": "seed", "MAX_NEW_TOKENS": "new_tokens"}  # recorded as
 OTHER_MODEL, OTHER_SEED = "course-gpt-1m", 11
 TEXTS = {"MODEL_NAME": OTHER_MODEL, "MODEL_NAMES": [OTHER_MODEL], "WORD": "a"}

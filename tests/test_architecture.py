@@ -22,13 +22,14 @@ SERVER = """
 import sys, threading
 from serving.api.app import create_app
 from serving.config import load_config
+from serving.models import Models
 from serving.service import Service
 
 service, ready = Service(load_config(model_name="course-gpt-1m")), threading.Event()
 service.load(ready.set, print)
 assert ready.wait(100)
 asked = {"prompt": "A server", "max_new_tokens": 4}
-answer = create_app(service).test_client().post("/generate", json=asked)
+answer = create_app(Models(service)).test_client().post("/generate", json=asked)
 service.close()
 print(answer.status_code, [m for m in ("IPython", "ipywidgets", "matplotlib") if m in sys.modules])
 """

@@ -15,6 +15,7 @@ import pytest
 from classroom import course
 from helpers.models import cards
 from tests.lessons import (
+    MACHINE_PATH,
     NOTEBOOKS,
     PARAMETERS,
     REAL_MODEL,
@@ -137,7 +138,7 @@ def test_pictures_are_described(path: Path) -> None:
 def test_outputs_name_no_folder_of_a_machine(path: Path) -> None:
     for cell, output in outputs(read(path)):
         for kind, text in texts(output).items():
-            found = re.search(r"(/home/|/root/|/tmp/|/work/|/Users/|\b[A-Z]:\\)[^\s\"']*", text)
+            found = MACHINE_PATH.search(text)
             assert found is None, f"{found} in {kind} of {cell.source[:80]!r}"
 
 

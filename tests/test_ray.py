@@ -21,6 +21,7 @@ import pytest
 from serving.api.app import create_app
 from serving.client import Client, ServerProcess
 from serving.config import load_config
+from serving.models import Models
 from serving.service import Service
 from tests.ray_cluster import (
     BODY,
@@ -65,7 +66,7 @@ def alone() -> Iterator[Alone]:
     service, ready = Service(config), threading.Event()
     service.load(ready.set, print)
     assert ready.wait(120)
-    application = WatchedWSGI(create_app(service), 8, config.max_body_bytes)
+    application = WatchedWSGI(create_app(Models(service)), 8, config.max_body_bytes)
     with socket.socket() as listening:
         listening.bind(("127.0.0.1", 0))
         url = f"http://127.0.0.1:{listening.getsockname()[1]}"

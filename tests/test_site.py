@@ -164,10 +164,14 @@ def test_the_service_is_described_as_it_describes_itself(
 ) -> None:
     from serving.api.app import create_app
     from serving.config import Config
+    from serving.models import Models
     from serving.service import Service
 
     document: Any = (
-        create_app(Service(Config.model_validate({}))).test_client().get("/openapi.json").json
+        create_app(Models(Service(Config.model_validate({}))))
+        .test_client()
+        .get("/openapi.json")
+        .json
     )
     page = pages[site / "reference" / "api.html"]
     for path, methods in document["paths"].items():

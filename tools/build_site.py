@@ -253,9 +253,12 @@ def lay_out_api(layout: Layout) -> None:
 
     from serving.api.app import create_app
     from serving.config import Config
+    from serving.models import Models
     from serving.service import Service
 
-    client = create_app(Service(Config.model_validate({}))).test_client()  # no model is loaded
+    client = create_app(
+        Models(Service(Config.model_validate({})))
+    ).test_client()  # no model is loaded
     document = client.get("/openapi.json").json
     jinja = Environment(loader=FileSystemLoader(SETTINGS), keep_trailing_newline=True)
     jinja.filters["cell"] = lambda text: " ".join(text.split()).replace("|", "\\|")

@@ -11,14 +11,12 @@ from __future__ import annotations
 
 import argparse
 import os
-import re
 import sys
 import time
 from pathlib import Path
 from typing import Any
 
 import nbformat
-import psutil
 import startup
 from nbclient import NotebookClient
 from nbclient.exceptions import CellExecutionError, CellTimeoutError, DeadKernelError
@@ -26,6 +24,7 @@ from nbformat import NotebookNode
 from tqdm import tqdm
 
 from classroom import course
+from system.machine import peak_bytes
 
 ROOT = Path(__file__).resolve().parent.parent
 CELL_SECONDS = 300
@@ -40,16 +39,6 @@ ENVIRONMENT = {
 }
 VOLATILE = ("execution", "ExecuteTime", "papermill", "trusted", "collapsed", "scrolled")
 WIDGET_VIEW = "application/vnd.jupyter.widget-view+json"
-
-
-def peak_mb(pid: int) -> float:
-    """The most memory (MB, 10⁶ bytes) the process held so far; elsewhere than Linux, now."""
-    status = Path(f"/proc/{pid}/status")
-    if status.exists():
-        found = re.search(r"VmHWM:\s*(\d+) kB", status.read_text())
-        return int(found[1]) * 1024 / 1e6 if found else 0.0
-    memory = psutil.Process(pid).memory_info()
-    return getattr(memory, "peak_wset", memory.rss) / 1e6
 
 
 def merge_streams(outputs: list[NotebookNode]) -> list[NotebookNode]:
@@ -108,7 +97,7 @@ def run(path: Path) -> tuple[float, float]:
 
         def executed(cell: NotebookNode, cell_index: int, **_: Any) -> None:
             nonlocal peak
-            peak = max(peak, peak_mb(client.km.provisioner.pid))
+            peak = max(peak, peak_bytes(client.km.provisioner.pid) / 1e6)
             bar.update(cell.cell_type == "code")
 
         client = NotebookClient(

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import ipywidgets as widgets
 
-from classroom.widgets.pieces import flexible, panel
+from classroom.widgets.pieces import facts_table, flexible, panel, parts_table
 from helpers import memory
 from helpers.tokens import strip_html, token_text
 from system.errors import ParameterError
@@ -68,14 +68,10 @@ class TokenCalculator(widgets.VBox):
             "input_ids"
         ]
         drawn = [(i, token_text(self._tokenizer, i)) for i in ids[: self.STRIP_TOKENS]]
-        rows = "".join(
-            f'<tr><th scope="row" style="text-align:left;font-weight:400">{safe(name)}</th>'
-            f'<td style="text-align:right">{value:,}</td></tr>'
-            for name, value in self._cost(len(ids), self.new_tokens.value).items()
-        )
+        cost = self._cost(len(ids), self.new_tokens.value)
         past = len(ids) + self.new_tokens.value > self._context
         warning = f"<b>Past the context of {self._context:,} tokens: refused.</b>" if past else ""
-        table = f'<table role="status">{rows}</table>{warning}'
+        table = facts_table({name: f"{value:,}" for name, value in cost.items()}) + warning
         self.shown.value = panel("calculator", strip_html(drawn) + table)
 
 
@@ -131,18 +127,12 @@ class MemoryCalculator(widgets.VBox):
             "KV cache": needs.kv_cache_mb,
             "activations": needs.activations_mb,
         }
-        rows = "".join(
-            f"<tr><td>{name}</td><td style='text-align:right'>{_size(mb)}</td>"
-            f"<td style='width:60%'><div style='background:#0072B2;height:0.8em;"
-            f"width:{100 * mb / needs.running_mb:.1f}%'></div></td></tr>"
-            for name, mb in parts.items()
-        )
+        bars = {name: (_size(mb), 100 * mb / needs.running_mb) for name, mb in parts.items()}
         card = smallest_card(needs.running_mb)
         fits = f"Smallest card: {card} GB" if card else "No single card here holds it"
-        self.shown.value = (
-            f"<table role='status' style='width:95%'>{rows}</table>"
-            f"<b>{safe(self.model.value)}: {_size(needs.running_mb)}</b> and the runtime. {fits}."
-        )
+        size = _size(needs.running_mb)
+        said = f"<b>{safe(self.model.value)}: {size}</b> and the runtime. {fits}."
+        self.shown.value = parts_table(bars) + said
 
 
 def smallest_card(needed_mb: float) -> int | None:

@@ -5,9 +5,8 @@ from __future__ import annotations
 import ipywidgets as widgets
 
 from classroom.capacity import Demand, Plan, Replica, plan
-from classroom.widgets.pieces import columns, panel, problem
+from classroom.widgets.pieces import columns, facts_table, panel, problem
 from system.errors import ParameterError
-from system.markup import safe
 
 
 class CapacityPlanner(widgets.VBox):
@@ -83,12 +82,7 @@ class CapacityPlanner(widgets.VBox):
         except ParameterError as error:
             self.shown.value = problem(error)
             return
-        rows = "".join(
-            f'<tr><th scope="row" style="text-align:left;font-weight:400">{safe(name)}</th>'
-            f'<td style="text-align:right">{safe(value)}</td></tr>'
-            for name, value in plan_rows(found).items()
-        )
-        self.shown.value = panel("plan", f'<table role="status">{rows}</table>')
+        self.shown.value = panel("plan", facts_table(plan_rows(found)))
 
 
 def plan_rows(found: Plan) -> dict[str, str]:

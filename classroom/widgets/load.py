@@ -7,7 +7,7 @@ import math
 import ipywidgets as widgets
 
 from classroom.queueing import erlang_c, mean_wait, wait_quantile
-from classroom.widgets.pieces import flexible, panel
+from classroom.widgets.pieces import facts_table, flexible, panel
 from system.errors import ParameterError
 
 
@@ -71,9 +71,4 @@ class LoadCalculator(widgets.VBox):
             "p95 of the wait": "grows without end" if full else f"{late:,.3f} s",
             "requests that wait (L = λW)": "ever more" if full else f"{arrivals * wait:,.1f}",
         }
-        rows = "".join(
-            f'<tr><th scope="row" style="text-align:left;font-weight:400">{name}</th>'
-            f'<td style="text-align:right">{value}</td></tr>'
-            for name, value in figures.items()
-        )
-        self.shown.value = panel("calculator", f'<table role="status">{rows}</table>')
+        self.shown.value = panel("calculator", facts_table(figures))

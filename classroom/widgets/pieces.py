@@ -6,6 +6,7 @@ than the model does.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 import ipywidgets as widgets
@@ -91,6 +92,27 @@ def panel(kind: str, inside: str) -> str:
     """A box of fixed height, so that nothing on the page jumps."""
     # tabindex: what may scroll can be reached by keyboard
     return f'{_STYLE}<div class="llm-panel llm-{kind}" tabindex="0">{inside}</div>'
+
+
+def facts_table(facts: Mapping[str, str]) -> str:
+    """A table of two columns that is read out when it changes: what, and how much."""
+    rows = "".join(
+        f'<tr><th scope="row" style="text-align:left;font-weight:400">{safe(name)}</th>'
+        f'<td style="text-align:right">{safe(value)}</td></tr>'
+        for name, value in facts.items()
+    )
+    return f'<table role="status">{rows}</table>'
+
+
+def parts_table(parts: Mapping[str, tuple[str, float]]) -> str:
+    """A table with bars: part → (how much, in words; per cent of a full bar)."""
+    rows = "".join(
+        f"<tr><td>{name}</td><td style='text-align:right'>{words}</td>"
+        f"<td style='width:60%'><div style='background:#0072B2;height:0.8em;"
+        f"width:{percent:.1f}%'></div></td></tr>"
+        for name, (words, percent) in parts.items()
+    )
+    return f"<table role='status' style='width:95%'>{rows}</table>"
 
 
 def problem(error: Exception) -> str:

@@ -9,6 +9,7 @@ from typing import Any
 import ipywidgets as widgets
 
 from classroom import roofline
+from classroom.widgets.pieces import parts_table
 from system.errors import ParameterError
 from system.markup import safe
 
@@ -71,15 +72,9 @@ class RooflineCalculator(widgets.VBox):
         found = roofline.step(numbers, self.bits.value, self.rows.value, bandwidth, peak)
         longest = max(found.reading_s, found.computing_s)
         parts = {"reading the weights": found.reading_s, "computing": found.computing_s}
-        rows = "".join(
-            f"<tr><td>{name}</td><td style='text-align:right'>{1000 * seconds:,.3g} ms</td>"
-            f"<td style='width:55%'><div style='background:#0072B2;height:0.8em;"
-            f"width:{100 * seconds / longest:.1f}%'></div></td></tr>"
-            for name, seconds in parts.items()
-        )
+        bars = {name: (f"{1000 * s:,.3g} ms", 100 * s / longest) for name, s in parts.items()}
         turn = roofline.ridge(self.bits.value, bandwidth, peak)
-        self.shown.value = (
-            f"<table role='status' style='width:95%'>{rows}</table>"
+        self.shown.value = parts_table(bars) + (
             f"<b>{safe(self.model.value)}: at most {found.tokens_per_s:,.4g} tokens/s.</b> "
             f"The limit is {found.bound}; arithmetic is from a batch of {turn:,.3g} on."
         )

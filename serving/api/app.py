@@ -24,7 +24,6 @@ from serving.guard.metrics import Metrics, metrics_routes
 from serving.guard.records import keep_records
 from serving.guard.traces import Traces, processor
 from serving.models import Models
-from serving.service import Service
 
 LENGTHS = (  # where a length is asked for, by what name, and what it counts
     ("GenerateRequest", "max_length", "max_length"),
@@ -36,14 +35,9 @@ LENGTHS = (  # where a length is asked for, by what name, and what it counts
 PAGES = {"/": "playground.html", "/operator": "operator.html"}
 
 
-def create_app(service: Service, models: Models | None = None) -> OpenAPI:
-    """The WSGI application around a service (which may still be loading).
-
-    Args:
-        service: the default model.
-        models: all of them, where whoever calls has to do with them.
-    """
-    models = models or Models(service)
+def create_app(models: Models) -> OpenAPI:
+    """The WSGI application around a server's models (the first may still be loading)."""
+    config = models.first.config
     app = OpenAPI(
         "serving",
         info=DocumentInfo(title="LLM Basics API", version=schemas.API_VERSION),
@@ -56,19 +50,19 @@ def create_app(service: Service, models: Models | None = None) -> OpenAPI:
     )
     app.request_class = JSONRequest
     app.json.sort_keys = False  # type: ignore[attr-defined]  # /info lists parameters in their order
-    app.config["MAX_CONTENT_LENGTH"] = service.config.max_body_bytes
+    app.config["MAX_CONTENT_LENGTH"] = config.max_body_bytes
     metrics = Metrics(models)
-    cache = ResponseCache(service.config, metrics)
-    log = RequestLog(service.config, metrics.lost_lines.inc)
+    cache = ResponseCache(config, metrics)
+    log = RequestLog(config, metrics.lost_lines.inc)
     told = [metrics.add, log.add]
-    if service.config.traces != "off":
-        traces = Traces(processor(service.config.traces))
+    if config.traces != "off":
+        traces = Traces(processor(config.traces))
         told.append(traces.add)
     keep_records(app, models, told)
     register_errors(app)
-    guard(app, service.config)
-    keyed = require_keys(app, service.config)
-    limit_rates(app, service)
+    guard(app, config)
+    keyed = require_keys(app, config)
+    limit_rates(app, models.first)
 
     @app.errorhandler(ClientGoneError)
     def _gone(error: ClientGoneError) -> Response:

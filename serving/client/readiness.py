@@ -16,6 +16,7 @@ from typing import Any
 
 import httpx
 
+from serving.client.keys import bearer
 from serving.client.readiness_checks import CHECKS
 from serving.client.readiness_probe import Probe, Unticked
 from system import startup
@@ -52,11 +53,13 @@ def check(
         log: the file of its log lines.
         stop: ends it as SIGTERM does; the last box is not ticked without.
         only: the boxes to look at.
+
+    Raises:
+        ParameterError: the key can stand in no header.
     """
     settings: dict[str, Any] = {"base_url": url, "timeout": 60, "trust_env": not is_loopback(url)}
-    headers = {"Authorization": f"Bearer {key}"} if key else {}
     found = []
-    with httpx.Client(**settings, headers=headers) as http, httpx.Client(**settings) as bare:
+    with httpx.Client(**settings, headers=bearer(key)) as http, httpx.Client(**settings) as bare:
         ask = Probe(http, bare, key, None if log is None else Path(log), stop)
         for name in only:
             try:

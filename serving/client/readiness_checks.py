@@ -8,19 +8,18 @@ from __future__ import annotations
 
 import json
 import secrets
-import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 
 import httpx
 
 from serving.client.readiness_probe import (
-    PATIENCE_SECONDS,
     SHORT,
     Probe,
     Unticked,
     as_object,
     expect,
+    soon,
     status,
 )
 
@@ -160,11 +159,11 @@ def load_test(ask: Probe) -> str:
 
 def bounded_queue(ask: Probe) -> str:
     """Waiting has an end (that it is kept, the drill of overload shows)."""
-    shown = ask.http.get("/metrics").text
-    places = [row.split()[-1] for row in shown.splitlines() if row.startswith("llm_queue_places")]
-    expect(places, "/metrics does not say how many requests may wait")
-    expect(float(places[0]) < 10_000, f"{places[0]} requests may wait: that is no bound")
-    return f"{float(places[0]):g} requests may wait, the next hears 503"
+    places = ask.metric("llm_queue_places")
+    if places is None:
+        raise Unticked("/metrics does not say how many requests may wait")
+    expect(places < 10_000, f"{places:g} requests may wait: that is no bound")
+    return f"{places:g} requests may wait, the next hears 503"
 
 
 def client_gone(ask: Probe) -> str:
@@ -173,14 +172,9 @@ def client_gone(ask: Probe) -> str:
     with ask.http.stream("POST", "/stream", json=body) as answer:
         status(answer, 200)
         next(answer.iter_bytes())  # then hang up
-    end = time.monotonic() + PATIENCE_SECONDS
-    while time.monotonic() < end:
-        rows = ask.http.get("/metrics").text.splitlines()
-        running = [row for row in rows if row.startswith("vllm:num_requests_running")]
-        if running and float(running[0].split()[-1]) == 0:
-            return "a client that hangs up frees its slot"
-        time.sleep(0.05)
-    raise Unticked("a client has left, and a slot is still taken")
+    taken = "a client has left, and a slot is still taken"
+    soon(lambda: ask.metric("vllm:num_requests_running") == 0, taken)
+    return "a client that hangs up frees its slot"
 
 
 def liveness(ask: Probe) -> str:
@@ -212,8 +206,7 @@ def private_logs(ask: Probe) -> str:
     named = {"X-Request-ID": request_id}
     ask.http.post("/generate", json=SHORT | {"prompt": f"My {secret}"}, headers=named)
     line = ask.line(request_id)
-    assert ask.log is not None
-    expect(secret not in ask.log.read_text("utf-8", "replace"), "the prompt stands in the log")
+    expect(secret not in ask.logged(), "the prompt stands in the log")
     expect(not ask.key or ask.key not in line, "the API key stands in the log")
     return "neither prompt nor key stands in the log"
 

@@ -6,11 +6,12 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import httpx
 
 PATIENCE_SECONDS = 10.0  # how long something may take that happens soon
+T = TypeVar("T")
 SHORT: dict[str, Any] = {"prompt": "A server is", "max_new_tokens": 4, "seed": 1}
 
 
@@ -40,19 +41,36 @@ class Probe:
         """One small text, or what `changes` make of it."""
         return self.http.post("/generate", json=SHORT | changes)
 
+    def logged(self) -> str:
+        """All that stands in the log so far."""
+        if self.log is None:
+            raise Unticked("no log file was named: --log says where the lines are")
+        return self.log.read_text("utf-8", "replace") if self.log.is_file() else ""
+
     def line(self, request_id: str) -> str:
         """The log line of a request, once it is written."""
-        expect(self.log is not None, "no log file was named: --log says where the lines are")
-        assert self.log is not None
-        end = time.monotonic() + PATIENCE_SECONDS
-        while time.monotonic() < end:
-            lines = (
-                self.log.read_text("utf-8", "replace").splitlines() if self.log.is_file() else []
-            )
-            if found := next((line for line in lines if request_id in line), ""):
-                return found
-            time.sleep(0.05)
-        raise Unticked(f"no line with the request's id in {self.log.name}")
+
+        def written() -> str:
+            lines = self.logged().splitlines()
+            return next((line for line in lines if request_id in line), "")
+
+        return soon(written, "no line with the request's id in the log")
+
+    def metric(self, name: str) -> float | None:
+        """What /metrics says of one figure, of the first model; None where it does not."""
+        rows = self.http.get("/metrics").text.splitlines()
+        found = [row.split()[-1] for row in rows if row.startswith(name)]
+        return float(found[0]) if found else None
+
+
+def soon(look: Callable[[], T], otherwise: str) -> T:
+    """What `look` finds, once it finds something; `Unticked` where that does not come about."""
+    end = time.monotonic() + PATIENCE_SECONDS
+    while time.monotonic() < end:
+        if found := look():
+            return found
+        time.sleep(0.05)
+    raise Unticked(otherwise)
 
 
 def expect(seen: object, otherwise: str) -> None:

@@ -16,14 +16,12 @@ the operator is fixed: the integers of a row are the same in any batch.
 from __future__ import annotations
 
 import warnings
-from typing import cast
 
 import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
-from transformers.pytorch_utils import Conv1D
 
-from serving.engine.packed import forget, leave_file
+from serving.engine.packed import bias_of, forget, leave_file, linear_layers, rows_of
 from system.errors import ParameterError, see
 
 ENGINE = "fbgemm"  # torch's kernels for x86 processors
@@ -108,18 +106,12 @@ def quantize_model(model: PreTrainedModel) -> int:
     """
     count = 0
     embedding = model.get_input_embeddings()
-    for parent in list(model.modules()):
-        for name, layer in list(parent.named_children()):
-            if type(layer) is nn.Linear:
-                setattr(parent, name, Int8Linear(layer.weight, layer.bias))
-            elif type(layer) is Conv1D:  # GPT-2's: the weights lie the other way round
-                weight, bias = cast(Tensor, layer.weight), cast(Tensor, layer.bias)
-                setattr(parent, name, Int8Linear(weight.t(), bias))
-            elif layer is embedding and type(layer) is nn.Embedding:
-                setattr(parent, name, Int8Embedding(layer.weight))
-            else:
-                continue
-            forget(cast(Tensor, layer.weight).detach())
-            count += not isinstance(layer, nn.Embedding)
+    for parent, name, layer in linear_layers(model):
+        setattr(parent, name, Int8Linear(rows_of(layer), bias_of(layer)))
+        forget(layer.get_parameter("weight").detach())
+        count += 1
+    if type(embedding) is nn.Embedding:
+        model.set_input_embeddings(Int8Embedding(embedding.weight))
+        forget(embedding.weight.detach())
     leave_file(model.parameters())
     return count

@@ -41,6 +41,29 @@ class PackedLinear(nn.Module):
         return torch.ops.mkldnn._linear_pointwise(x, self.packed, self.bias, "none", [], "")
 
 
+def linear_layers(model: nn.Module) -> Iterator[tuple[nn.Module, str, nn.Module]]:
+    """(parent, name, layer) of every linear layer; each may be replaced before the next comes.
+
+    GPT-2's `Conv1D` layers are among them. Only what holds other modules is kept meanwhile, so
+    that a layer that was replaced can go.
+    """
+    for parent in [part for part in model.modules() if next(part.children(), None) is not None]:
+        for name, layer in list(parent.named_children()):
+            if type(layer) in (nn.Linear, Conv1D):
+                yield parent, name, layer
+
+
+def rows_of(layer: nn.Module) -> Tensor:
+    """A linear layer's weights, of shape (outputs, inputs): in a `Conv1D` they lie otherwise."""
+    weight = layer.get_parameter("weight")
+    return weight.t() if type(layer) is Conv1D else weight
+
+
+def bias_of(layer: nn.Module) -> Tensor | None:
+    """A linear layer's bias, of shape (outputs,), or None."""
+    return cast(Tensor | None, layer.bias)
+
+
 def leave_file(parameters: Iterable[nn.Parameter]) -> None:
     """Copy parameters that are read from a mapped file.
 
@@ -102,17 +125,10 @@ def pack_linear_layers(model: nn.Module) -> int:
         return 0
     count, embedding = 0, getattr(model, "get_input_embeddings", lambda: None)()
     embeddings = getattr(embedding, "weight", None)
-    packed = {layer.weight for layer in model.modules() if type(layer) in (nn.Linear, Conv1D)}
+    packed = {layer.get_parameter("weight") for _, _, layer in linear_layers(model)}
     leave_file(p for p in model.parameters() if p not in packed or p is embeddings)
-    for parent in list(model.modules()):
-        for name, layer in list(parent.named_children()):
-            if type(layer) is nn.Linear:
-                shared = layer.weight is embeddings
-                setattr(parent, name, PackedLinear(layer.weight, layer.bias, shared))
-            elif type(layer) is Conv1D:  # GPT-2's: the weights lie the other way round
-                weight, bias = cast(Tensor, layer.weight), cast(Tensor, layer.bias)
-                setattr(parent, name, PackedLinear(weight.t(), bias))
-            else:
-                continue
-            count += 1
+    for parent, name, layer in linear_layers(model):
+        shared = layer.weight is embeddings
+        setattr(parent, name, PackedLinear(rows_of(layer), bias_of(layer), shared))
+        count += 1
     return count

@@ -28,6 +28,10 @@ from serving.engine.stats import GAPS, Stats
 from serving.models import Models
 from serving.service import Service
 
+GAP, GAP_TEXT = "vllm:inter_token_latency_seconds", "Time between two tokens of a text"
+KV_TEXT = "Places of the key-value cache in use, of slots x longest text; 1 is all"
+Family = GaugeMetricFamily | CounterMetricFamily
+
 
 def labels(model: str) -> dict[str, str]:
     """What every figure of a model's engine carries, as vLLM's do."""
@@ -52,9 +56,6 @@ class EngineCollector(Collector):
             gaps = families.setdefault(GAP, HistogramMetricFamily(GAP, GAP_TEXT, labels=[*named]))
             gaps.add_metric(list(named.values()), _buckets(stats), stats.gap_seconds)
         yield from families.values()
-
-
-GAP, GAP_TEXT = "vllm:inter_token_latency_seconds", "Time between two tokens of a text"
 
 
 def _buckets(stats: Stats) -> list[tuple[str, float]]:
@@ -94,10 +95,6 @@ def _figures(service: Service) -> Iterator[tuple[type[Family], str, str, float]]
     )
     yield from ((GaugeMetricFamily, *gauge) for gauge in gauges)
     yield from ((CounterMetricFamily, *counter) for counter in counters)
-
-
-KV_TEXT = "Places of the key-value cache in use, of slots x longest text; 1 is all"
-Family = GaugeMetricFamily | CounterMetricFamily
 
 
 class ProcessCollector(Collector):

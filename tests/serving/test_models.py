@@ -5,8 +5,7 @@ from __future__ import annotations
 import ctypes
 import json
 import threading
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -15,6 +14,7 @@ from flask.testing import FlaskClient
 from prometheus_client.parser import text_string_to_metric_families
 from werkzeug.test import TestResponse
 
+from classroom.watching import until
 from helpers.isolated import run_isolated
 from serving.api.app import create_app
 from serving.client import APIError, Client, ServerProcess, load_test
@@ -30,14 +30,6 @@ from tests.serving.guard.conftest import Client as WholeAnswers
 FIRST, SMALL, LARGE = "course-gpt-1m", "course-gpt-4m", "course-gpt-16m"
 ASKED = {"prompt": "A server", "max_new_tokens": 4, "seed": 1}
 SETTINGS = {"slots": 4, "prefix_cache_mb": 1, "max_length_limit": 512, "response_cache_mb": 1}
-
-
-def until(true: Callable[[], bool], seconds: float = 60) -> None:
-    """Wait for what another thread does."""
-    end = time.monotonic() + seconds
-    while not true():
-        assert time.monotonic() < end, "it did not come about"
-        time.sleep(0.01)
 
 
 def kill_engine(service: Service) -> None:
@@ -86,7 +78,7 @@ def models(broken: str, log: Path) -> Iterator[Models]:
 
 @pytest.fixture(scope="module")
 def client(models: Models) -> FlaskClient:
-    app = create_app(models.first, models)
+    app = create_app(models)
     app.test_client_class = WholeAnswers
     return app.test_client()
 

@@ -225,7 +225,7 @@ def test_a_fault_empties_its_box(
     faulty: Callable[[Fault], str],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("serving.client.readiness_checks.PATIENCE_SECONDS", 0.3)
+    monkeypatch.setattr("serving.client.readiness_probe.PATIENCE_SECONDS", 0.3)
     (found,) = check(faulty(fault), KEY, only=(box,))
     assert not found.ticked and why in found.why
     assert "http" not in found.why

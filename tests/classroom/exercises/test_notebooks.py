@@ -12,6 +12,7 @@ from nbformat import NotebookNode
 
 from classroom import course
 from classroom.exercises import ANSWER_TYPE, Lesson, judge, lessons
+from tests.lessons import MACHINE_PATH
 
 ROOT = Path(__file__).resolve().parents[3]
 each_lesson = pytest.mark.parametrize("lesson", lessons().values(), ids=lambda x: x.number)
@@ -78,7 +79,7 @@ def test_stored_solutions_are_those_of_the_questions(lesson: Lesson, tool: Modul
     assert all(judge(*item).status == "right" for item in found.items())
     for written in (path, path.parent / "solutions" / path.name):
         text = written.read_text(encoding="utf-8")
-        assert "/work/" not in text and "/home/" not in text
+        assert MACHINE_PATH.search(text) is None
 
 
 @pytest.mark.slow

@@ -13,6 +13,7 @@ from werkzeug.test import TestResponse
 
 from serving.api.app import create_app
 from serving.config import load_config
+from serving.models import Models
 from serving.service import Service
 
 MODEL = "course-gpt-1m"
@@ -47,7 +48,7 @@ def serve(loaded: Service) -> Serve:
         service = Service(load_config(model_name=MODEL, port=0, **settings))
         for name in ("loaded", "_tokenizer", "device", "cuda_available"):
             setattr(service, name, getattr(loaded, name))
-        app = create_app(service)
+        app = create_app(Models(service))
         app.test_client_class = Client
         return app.test_client()
 

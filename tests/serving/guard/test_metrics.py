@@ -12,6 +12,7 @@ from serving.api.app import create_app
 from serving.config import load_config
 from serving.engine.stats import GAPS, Stats
 from serving.guard import gauges
+from serving.models import Models
 from serving.options import Options
 from serving.service import Service
 from tests.serving.guard.conftest import MODEL, Serve, samples
@@ -117,7 +118,7 @@ def test_a_client_that_leaves_is_counted(serve: Serve) -> None:
 
 
 def test_a_service_that_loads_says_so() -> None:
-    client = create_app(Service(load_config(model_name=MODEL, slots=3))).test_client()
+    client = create_app(Models(Service(load_config(model_name=MODEL, slots=3)))).test_client()
     found = samples(client)
     assert (found["llm_ready"], found["llm_slots"], found["vllm:num_requests_running"]) == (0, 3, 0)
 
