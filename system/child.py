@@ -22,6 +22,8 @@ from typing import Any
 
 import psutil
 
+from system import startup
+
 _PARENT = "LLM_BASICS_PARENT"
 _LOOK_SECONDS = 0.5
 
@@ -72,7 +74,12 @@ def _watch(pid: int) -> None:
     os._exit(1)
 
 
-if __name__ == "__main__":
+def main() -> None:
+    """Run the module that is named, watching for it."""
     end_with_parent()
     del sys.argv[0]
     runpy.run_module(sys.argv[0], run_name="__main__", alter_sys=True)
+
+
+if __name__ == "__main__":
+    startup.run(main)
