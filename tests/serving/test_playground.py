@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
@@ -93,6 +93,15 @@ def test_every_parameter_reaches_the_server(page: Page) -> None:
     expect(page.locator("#output .made")).to_have_count(3)
 
 
+def stopped(page: Page, stop: Callable[[], None]) -> bool:
+    """Whether `stop` ended a text; a text that ends by itself first is no answer."""
+    page.keyboard.press("Control+Enter")
+    expect(page.locator("#m-reason")).not_to_have_text("stopped")
+    stop()
+    expect(page.locator("#generate")).to_be_enabled(timeout=30_000)
+    return page.locator("#m-reason").inner_text() == "stopped"
+
+
 def test_stop_button_and_keys(browser: Browser) -> None:
     """On the largest model and length, so that a text takes seconds."""
     with ServerProcess("slow", model="course-gpt-16m", max_length_limit=512) as slow:
@@ -106,10 +115,7 @@ def test_stop_button_and_keys(browser: Browser) -> None:
             lambda: page.keyboard.press("Escape"),
         )
         for stop in stops:
-            page.keyboard.press("Control+Enter")
-            stop()
-            expect(page.locator("#m-reason")).to_have_text("stopped", timeout=30_000)
-            expect(page.locator("#generate")).to_be_enabled()
+            assert any(stopped(page, stop) for _ in range(5))
         page.close()
 
 
