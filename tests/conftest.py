@@ -33,6 +33,7 @@ CHROMIUM = [
 ROOT = Path(__file__).resolve().parent.parent
 
 
+@pytest.hookimpl(optionalhook=True)  # `make mutants` runs without xdist
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
     """Who runs what, where several workers do."""
     from tests.order import LongestFirst

@@ -229,6 +229,35 @@ def test_other_families_and_unknown_names():
         peak.save_random_model("unused", layers=1, width=10, heads=3)
 
 
+@pytest.mark.parametrize("key", ["dtype", "torch_dtype"])  # as transformers 4 and 5 write it
+@pytest.mark.parametrize("kind", ["float32", "float16", "bfloat16"])
+def test_the_stored_format_is_that_of_the_tensors(tmp_path, key, kind):
+    """On saved models: the bytes of a number, in the file's tensors and by the configuration."""
+    import torch
+    from safetensors import safe_open
+    from transformers import GPT2Config, GPT2LMHeadModel
+
+    config = GPT2Config(vocab_size=9, n_positions=4, n_embd=8, n_layer=1, n_head=2)
+    GPT2LMHeadModel(config).to(getattr(torch, kind)).save_pretrained(tmp_path)
+    facts = json.loads((tmp_path / "config.json").read_text())
+    facts[key] = facts.pop("dtype")
+    (tmp_path / "config.json").write_text(json.dumps(facts | {"by": "Müller"}, ensure_ascii=False))
+    with safe_open(tmp_path / "model.safetensors", "pt") as file:
+        stored = file.get_tensor("transformer.wte.weight").element_size()
+    found = memory.stored_format(tmp_path)
+    assert found in ("fp16", "fp32") and memory.PRECISIONS[found].weight_bytes == stored
+    assert memory.shape(tmp_path) == memory.shape(json.loads(config.to_json_string()))
+
+
+def test_a_configuration_counts_whatever_the_order_and_types_of_its_fields():
+    facts = json.loads((locate("course-gpt-1m") / "config.json").read_text())
+    memory._shape.cache_clear()
+    found = memory.shape(facts | {"name": locate("course-gpt-1m")})  # a path is no JSON
+    assert found == memory.shape("course-gpt-1m")
+    assert memory.shape(dict(reversed(facts.items()))) == found
+    assert memory._shape.cache_info().misses == 2, "the same configuration was built twice"
+
+
 @pytest.mark.slow
 def test_isolated_failures_say_why():
     with pytest.raises(ChildFailed, match="ModelNotFoundError") as failure:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import subprocess
 import sys
@@ -39,3 +40,12 @@ def test_a_group_that_is_none_lists_the_groups() -> None:
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 2 and done.stdout == ""
     assert done.stderr == f"No group setings: there are {', '.join(GROUPS)}.\n"
+
+
+def test_tests_are_found_without_plugins() -> None:
+    """That is how a fault's tests are started: no worker, no rerun, no notebook."""
+    command = [sys.executable, "-m", "pytest", "-q", "--co", "-p", "no:cacheprovider"]
+    command += ["-p", "pytest_timeout", "tests/test_settings.py"]
+    environment = os.environ | {"PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"}
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:]

@@ -34,12 +34,17 @@ pytest_add_cli_args =
     no:cacheprovider
     -p
     pytest_timeout
+    -p
+    own_lock
     -m
     not slow and not soak and not browser
 process_isolation = fork
 use_git_change_detection = false
 timeout_constant = 4
 """
+# Bars draw under a lock that forks share: one that is killed meanwhile would keep it for ever, and
+# all after it would look endless.
+OWN_LOCK = "import threading\nfrom tqdm import tqdm\ntqdm.set_lock(threading.RLock())\n"
 # How pytest ends when a test noticed the fault, and when it ran over mutmut's generous limit.
 FAILED, ENDLESS = (1, 3), (-24, 24, 36, 152, 255)
 ENOUGH = 85  # per cent of a module's faults that tests must notice
@@ -69,6 +74,7 @@ def prepare(name: str, group: dict[str, list[str]]) -> Path:
             link.symlink_to(path)
     lists = {"packages": PACKAGES, **group}
     values = {key: "".join(f"\n    {one}" for one in value) for key, value in lists.items()}
+    (folder / "mutants" / "own_lock.py").write_text(OWN_LOCK, encoding="utf-8")
     (folder / "setup.cfg").write_text(SETUP.format(**values), encoding="utf-8")
     return folder
 

@@ -15,6 +15,7 @@ from nbformat.v4 import new_code_cell, new_notebook
 
 from classroom import course
 from classroom.exercises import ANSWER_TYPE, Verdict, judge, lessons
+from classroom.exercises.answers import record_answer
 from classroom.grade.gradebook import rows, write_csv, write_page
 from classroom.grade.marking import Mark, Marked, mark
 from classroom.grade.submissions import Submission, find_submissions
@@ -240,9 +241,10 @@ def test_what_is_no_submission_is_said_and_stops_nobody(tmp_path: Path) -> None:
     good = hand_in(tmp_path, "ann", [])
     stray = hand_in(tmp_path, "bo", [], "my_homework")
     (tmp_path / "zoe").mkdir()
+    last = hand_in(tmp_path, "zoe2", [])
     (tmp_path / "READ ME.txt").write_text("x")
     found, notes = told(*sorted(tmp_path.iterdir()))
-    assert found == {("ann", "01"): good}
+    assert found == {("ann", "01"): good, ("zoe2", "01"): last}
     assert notes == [
         f"{tmp_path / 'READ ME.txt'}: left out, it is no notebook",
         f"{tmp_path / 'zoe'}: no notebook in it",
@@ -267,8 +269,10 @@ def test_a_learners_name_is_the_same_however_a_system_spells_it(tmp_path: Path) 
     ],
 )
 def test_nothing_to_mark_is_said(tmp_path: Path, make, words: str) -> None:
-    with pytest.raises(ParameterError, match=words):
-        find_submissions([str(make(tmp_path))])
+    place = str(make(tmp_path))
+    with pytest.raises(ParameterError, match=words) as caught:
+        find_submissions([place])
+    assert (caught.value.parameter, caught.value.value) == ("submission", place)
 
 
 @pytest.mark.slow
@@ -318,6 +322,7 @@ def test_the_csv_in_full(tmp_path: Path) -> None:
     states = ["error", *["right"] * (zero - 1), *[""] * one]
     assert lines[1] == ["bo", *states, str(zero - 1), str(2 * zero + 3), "0", ""]
     assert len(lines) == 2
+    assert (tmp_path / "b.csv").read_bytes().count(b"\r\n") == 3, "as RFC 4180 ends its lines"
     both = [
         marked("eve", number, "wrong", problem) for number, problem in (("00", "a"), ("01", "b"))
     ]
@@ -334,6 +339,8 @@ def test_the_page_counts_who_solved_a_question(tmp_path: Path) -> None:
     assert all(sign in text for sign in "✓✗–") and "Caution" not in page
     made = re.search(r"Made (\d+ \w+ \d{4}, \d\d:\d\d)", text)
     assert made and not made[1].startswith("0")
+    between = page.split("</style>")[1].partition("</table>")[0]
+    assert "\n\n" not in between, "the template's own lines leave none in the page"
 
 
 # --- marking
@@ -373,6 +380,23 @@ def test_marking_takes_the_last_answer_and_counts_tries_and_errors(tmp_path: Pat
     assert done.marks[other.id] == Mark(Verdict("unanswered", "no check of it was run"), 0)
     meant = mark(whose, executed(tmp_path / "e.ipynb", RAISED, tags=("raises-exception",)), "", 0)
     assert (meant.errors, meant.problem, meant.right) == (0, "", 0)
+
+
+def test_a_recorded_answer_is_judged_and_three_dots_are_no_try(tmp_path: Path) -> None:
+    question = LESSON.questions[0]
+    names: dict = {}
+    exec(f"import helpers\n{question.code}", names)
+    right = record_answer((names[question.ask],), question.inputs)
+    dots = recorded(question.id, record_answer((...,), question.inputs))
+    whose = Submission("ann", "01", tmp_path / "x.ipynb")
+    book = executed(tmp_path / "b.ipynb", dots, recorded(question.id, right), RAISED)
+    notebook = nbformat.read(book, as_version=4)
+    notebook.cells.insert(0, nbformat.v4.new_markdown_cell("words have no outputs"))
+    notebook.cells[1].metadata.pop("tags")
+    nbformat.write(notebook, book)
+    done = mark(whose, book, "", 0)
+    assert (done.marks[question.id].verdict.status, done.marks[question.id].attempts) == ("right", 1)
+    assert (done.right, done.errors) == (1, 1)
 
 
 def test_marking_what_was_not_written(tmp_path: Path) -> None:
