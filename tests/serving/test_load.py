@@ -11,6 +11,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
@@ -30,15 +31,21 @@ class Handler(BaseHTTPRequestHandler):
     """Hands each completion, counted from 0, to the test's own function."""
 
     answer: Answer
+    asked: list[tuple[str, str | None, dict[str, Any]]]  # path, key, body
     count = 0
     lock = threading.Lock()
 
     def do_POST(self) -> None:
-        self.rfile.read(int(self.headers["Content-Length"]))
+        body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
         with self.lock:
             number = type(self).count
             type(self).count += 1
+            type(self).asked.append((self.path, self.headers.get("Authorization"), body))
         type(self).answer(number, self)
+
+    def do_GET(self) -> None:
+        self.begin()
+        self.wfile.write(json.dumps({"data": [{"id": "told"}, {"id": "other"}]}).encode())
 
     def begin(self, status: int = 200) -> None:
         self.send_response(status)
@@ -64,8 +71,10 @@ class Server(ThreadingHTTPServer):
 
 
 @contextmanager
-def serving(answer: Answer) -> Iterator[str]:
-    handler = type("Planned", (Handler,), {"answer": staticmethod(answer), "count": 0})
+def serving(answer: Answer, asked: list[Any] | None = None) -> Iterator[str]:
+    """A server's address; what it is asked is kept in `asked`: path, key and body."""
+    values = {"answer": staticmethod(answer), "count": 0, "asked": [] if asked is None else asked}
+    handler = type("Planned", (Handler,), values)
     server = Server(("127.0.0.1", 0), handler)
     thread = threading.Thread(target=server.serve_forever, daemon=True)
     thread.start()
@@ -186,6 +195,92 @@ def test_pieces_are_counted_where_a_server_counts_no_tokens() -> None:
     assert (result.error, result.tokens) == ("", 2)
 
 
+def lengths(**settings: Any) -> list[int]:
+    asked = load_test.bodies(Load("", requests=4000, **settings), "m")
+    return [body["max_tokens"] for body in asked]
+
+
+def test_lengths_are_drawn_from_the_whole_range() -> None:
+    even = lengths(min_tokens=3, max_tokens=6)
+    assert all(even.count(n) == pytest.approx(1000, rel=0.15) for n in (3, 4, 5, 6))
+    skewed = lengths(min_tokens=4, max_tokens=256, skewed=True)
+    assert min(skewed) == 4 and max(skewed) == 256
+    logs = [math.log2(n) for n in skewed]  # evenly from 2 to 8
+    assert statistics.fmean(logs) == pytest.approx(5, abs=0.1)
+    assert statistics.stdev(logs) == pytest.approx(6 / math.sqrt(12), rel=0.05)
+    assert set(lengths(min_tokens=7, max_tokens=7)) == {7}
+
+
+def test_what_is_sent_is_what_the_load_says() -> None:
+    asked: list[Any] = []
+    ended: list[int] = []
+    planned = Load("", "m", requests=40, clients=1, seed=5, parameters={"top_p": 0.5})
+
+    def answer(number: int, to: Handler) -> None:
+        to.begin()
+        to.piece("a")
+        to.done(1)
+
+    with serving(answer, asked) as url:
+        chosen = replace(planned, url=url, ignore_end=True)
+        report = run(chosen, lambda: ended.append(len(asked)), api_key="secret")
+        run(Load(url, requests=1), api_key="")
+    *sent, last = asked
+    assert [(path, key) for path, key, _ in sent] == [("/v1/completions", "Bearer secret")] * 40
+    found = [body for _, _, body in sent]
+    assert found == load_test.bodies(chosen, "m") and report.load == chosen
+    assert ended == list(range(1, 41)), "progress is told at the end of every request"
+    started = [one.started for one in report.results]
+    assert started == sorted(started) and started[-1] + report.results[-1].seconds < report.seconds
+    usual = {"model": "m", "stream": True, "temperature": 0.8, "max_tokens": 32, "top_p": 0.5}
+    usual |= {"stream_options": {"include_usage": True}}
+    prompts = set()
+    for number, body in enumerate(found):
+        prompts.add(body.pop("prompt"))
+        assert body == usual | {"ignore_eos": True, "seed": 5 + number}
+    assert prompts == set(load_test.PROMPTS)
+    other = load_test.bodies(planned, "m")
+    assert "ignore_eos" not in other[0] and other == load_test.bodies(planned, "m")
+    assert other != load_test.bodies(replace(planned, seed=6), "m")
+    assert (last[1], last[2]["model"]) == (None, "told"), "the server's first model, and no key"
+
+
+def test_a_server_that_is_silent_and_one_that_is_gone() -> None:
+    over = threading.Event()
+
+    def answer(number: int, to: Handler) -> None:
+        over.wait(60)
+
+    with serving(answer) as url:
+        (late,) = load(url, requests=1, timeout=0.5).results
+        over.set()
+    assert (late.error, late.tokens) == ("timeout", 0) and math.isnan(late.ttft)
+    assert late.seconds >= 0.5
+    (gone,) = load(url, requests=1).results
+    assert gone.error == "ConnectError"
+
+
+def test_a_text_of_no_characters_has_its_first_token_at_its_end() -> None:
+    """A token may be half a character: nothing is seen before the end."""
+    read = load_test._Answer()
+    for now, block in enumerate(
+        [
+            {"choices": [{"text": "", "finish_reason": None}]},
+            {"choices": [{"text": "", "finish_reason": "length"}]},
+            {"choices": [], "usage": {"completion_tokens": 1}},
+            {},
+        ],
+        start=1,
+    ):
+        read.take(json.dumps(block), float(now))
+    assert (read.ttft, read.pieces, read.tokens, read.ended) == (2.0, 0, 1, True)
+    read = load_test._Answer()
+    read.take(json.dumps({"error": "no"}), 1.0)
+    assert read.error == "error in the stream" and not read.ended
+    read.take("[DONE]", 2.0)
+    assert read.ended
+
+
 def test_an_open_load_does_not_wait_for_answers() -> None:
     """Nothing is answered before all twelve are there: two clients would wait for ever."""
     there = threading.Barrier(12)
@@ -250,12 +345,86 @@ def test_the_command_line_passes_every_setting_on(
     assert json.loads((tmp_path / "out.json").read_text())["load"]["rate"] == 2.5
 
 
+HELP = """
+usage: python -m serving.client.load_test [-h] [--model MODEL] [--requests REQUESTS]
+[--clients CLIENTS] [--rate RATE] [--tokens TOKENS] [--ignore-end] [--seed SEED]
+[--timeout TIMEOUT] [--json JSON] url
+Load an OpenAI-compatible server and measure its answers.
+positional arguments: url the server, such as http://127.0.0.1:5000
+options: -h, --help show this help message and exit
+--model MODEL as the server names it (asks /v1/models)
+--requests REQUESTS
+--clients CLIENTS closed load: at the same time
+--rate RATE open load: requests a second
+--tokens TOKENS new tokens, or a range such as 8-128
+--ignore-end ask for full lengths
+--seed SEED
+--timeout TIMEOUT seconds
+--json JSON write settings, summary and requests there
+LLM_API_KEY in the environment is sent to servers that want a key.
+"""
+
+
+def test_the_command_line_explains_itself(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("COLUMNS", "400")
+    with pytest.raises(SystemExit) as ended:
+        load_test.main(["--help"])
+    assert ended.value.code == 0 and capsys.readouterr().out.split() == HELP.split()
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ("--tokens x", "--tokens 'x': a number, or a range such as 8-128"),
+        ("--tokens 8-x", "--tokens '8-x': a number, or a range such as 8-128"),
+        ("--tokens 9-8", "--tokens '9-8': a number, or a range such as 8-128"),
+        ("--tokens 0", "--tokens '0': a number, or a range such as 8-128"),
+        ("--requests 0", "--requests and --clients are at least 1, --rate is not negative"),
+        ("--clients 0", "--requests and --clients are at least 1, --rate is not negative"),
+        ("--rate -1", "--requests and --clients are at least 1, --rate is not negative"),
+    ],
+)
+def test_wrong_usage_is_one_line(
+    given: str, said: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(load_test, "run", lambda load, progress: Report(load, 1.0, []))
+    with pytest.raises(SystemExit) as ended:
+        load_test.main(["http://x", *given.split()])
+    assert ended.value.code == 2
+    assert capsys.readouterr().err.splitlines()[-1].endswith(f"error: {said}")
+
+
+def test_what_a_command_line_leaves_out_is_as_load_has_it(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    sent: list[Load] = []
+
+    def keep(load: Load, progress: Callable[[], object]) -> Report:
+        sent.append(load)
+        for _ in range(load.requests):
+            progress()
+        return Report(load, 1.0, [Result(0, 1.0, 0.5, 3, "timeout"[: 7 * (load.clients == 1)])])
+
+    monkeypatch.setattr(load_test, "run", keep)
+    assert load_test.main(["http://x/v1/"]) == 0
+    plain = Load("http://x", min_tokens=32, max_tokens=32)
+    assert sent == [plain] and (plain.requests, plain.clients, plain.timeout) == (64, 8, 120.0)
+    said = capsys.readouterr()
+    assert "64/64" in said.err and "request/s" in said.err and "100%" in said.err
+    assert said.out == Report(plain, 1.0, [Result(0, 1.0, 0.5, 3)]).table() + "\n"
+    assert load_test.main("http://x --requests 1 --clients 1 --tokens 1-1".split()) == 1
+    assert sent[1] == Load("http://x", requests=1, clients=1, min_tokens=1, max_tokens=1)
+
+
 def test_nobody_answers(capsys: pytest.CaptureFixture[str]) -> None:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         url = f"http://127.0.0.1:{probe.getsockname()[1]}"
         assert load_test.main([url]) == 2
-    assert "no OpenAI-compatible server" in capsys.readouterr().err
+    last = capsys.readouterr().err.splitlines()[-1]
+    assert last.startswith(f"no OpenAI-compatible server answers at {url}: ") and "None" not in last
 
 
 PROXIES = [

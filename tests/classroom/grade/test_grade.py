@@ -395,7 +395,8 @@ def test_a_recorded_answer_is_judged_and_three_dots_are_no_try(tmp_path: Path) -
     notebook.cells[1].metadata.pop("tags")
     nbformat.write(notebook, book)
     done = mark(whose, book, "", 0)
-    assert (done.marks[question.id].verdict.status, done.marks[question.id].attempts) == ("right", 1)
+    found = done.marks[question.id]
+    assert (found.verdict.status, found.attempts) == ("right", 1)
     assert (done.right, done.errors) == (1, 1)
 
 
