@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
+import functools
+import math
 import mmap
+import sys
 import threading
 import time
+import types
 
 import psutil
 import pytest
 
 from classroom import figures
+from helpers import monitor as monitoring
 from helpers.monitor import (
+    NAN,
     ResourceMonitor,
+    Sample,
     get_memory_usage,
     get_peak_memory,
 )
@@ -89,7 +96,7 @@ def test_cpu_per_cent_is_processor_time_over_time() -> None:
         return 100 * (time.process_time() - cpu) / (time.perf_counter() - wall)
 
     with ResourceMonitor(interval=0.02) as monitor:
-        expected = [measured("rest", 0, 0), measured("one", 0.5, 1), measured("two", 0.5, 2)]
+        expected = [measured("rest", 0, 0), measured("one", 0.3, 1), measured("two", 0.3, 2)]
     found = list(monitor.phases()["cpu_percent"])
     assert found == pytest.approx(expected, rel=0.1, abs=2)
     assert found[0] < found[1]
@@ -171,11 +178,133 @@ def test_figure_carries_its_description():
 
 @pytest.mark.parametrize("interval", [0, -1, 0.001, 61, float("nan"), True, "1"])
 def test_intervals_out_of_range(interval):
-    with pytest.raises(ParameterError, match="interval"):
+    with pytest.raises(ParameterError) as caught:
         ResourceMonitor(interval)
+    allowed = "from 0.01 to 60 seconds" if type(interval) in (int, float) else "a number of seconds"
+    assert (caught.value.parameter, caught.value.allowed) == ("interval", allowed)
+    assert caught.value.value is interval
+    assert [ResourceMonitor(edge).interval for edge in (0.01, 60)] == [0.01, 60.0]
+
+
+def test_a_blank_phase_and_one_before_the_block_are_refused():
+    monitor = ResourceMonitor()
+    for name, wrong, value in ((" ", "name", " "), ("early", "phase", "early")):
+        with pytest.raises(ParameterError) as caught:
+            monitor.phase(name).__enter__()
+        assert (caught.value.parameter, caught.value.value) == (wrong, value)
+    assert monitor.spans() == [] and monitor.own_cpu_seconds == 0
+
+
+class Planned:
+    """A clock that moves only while the monitor waits, and then as planned."""
+
+    def __init__(self, late: list[float]) -> None:
+        self.now, self.late, self.waits = 100.0, late, []
+
+    def wait(self, seconds: float) -> bool:
+        self.now += seconds + self.late[len(self.waits)]
+        self.waits.append(seconds)
+        return len(self.waits) == len(self.late)
+
+
+def test_the_beat_is_fixed_and_what_was_missed_is_not_made_up_for(monkeypatch):
+    plan = Planned([0, 0.125, 0, 1.375, 0, 0, 0])  # so late is each look
+    monitor = ResourceMonitor(0.5)
+    monitor._stop = plan
+    monkeypatch.setattr(time, "perf_counter", lambda: plan.now)
+    monitor._start = plan.now
+    monitor._work()
+    assert [s.seconds for s in monitor.samples] == [0.5, 1.125, 1.5, 3.375, 3.375, 3.875]
+    assert plan.waits == [0.5, 0.5, 0.375, 0.5, 0, 0.5, 0.5]
+    assert 0 < monitor.own_cpu_seconds <= time.thread_time()
+
+
+def test_processor_per_cent_of_each_look(monkeypatch):
+    """On a planned clock: over less than a millisecond the look before stands."""
+    wall, cpu = [50.0], [7.0]
+    monkeypatch.setattr(time, "perf_counter", lambda: wall[0])
+    monkeypatch.setattr(time, "process_time", lambda: cpu[0])
+    with ResourceMonitor(60) as monitor:
+        for elapsed, used in ((2.0, 3.0), (2**-11, 2**-10), (2**-12, 0), (0.5, 0.125)):
+            wall[0] += elapsed
+            cpu[0] += used
+            monitor._take()
+    found = [s.cpu_percent for s in monitor.samples]
+    assert found == pytest.approx(
+        [0, 150, 150, 150, *[100 * (0.125 + 2**-10) / (0.5 + 3 * 2**-12)] * 2]
+    )
+    assert [s.seconds for s in monitor.samples[:2]] == [0, 2]
+
+
+def test_the_mean_of_a_phase_weighs_each_look_by_its_length():
+    monitor = ResourceMonitor()
+    looks = [(0, 5, 90.0), (1, 10, 20.0), (2, 30, 80.0), (5, 20, 10.0), (9, 40, 70.0)]
+    for seconds, rss, percent in looks:
+        monitor.samples.append(Sample(seconds, "", rss, 50.0, percent, 1, NAN, NAN, NAN))
+    monitor._spans = [("late", 9.0, 9.5), ("all", 1.0, 5.0)]
+    rows = monitor.phases().to_dict("records")
+    names = ("phase", "seconds", "rss_start_mb", "rss_end_mb", "highest_mb", "cpu_percent")
+    mean = (1 * 80.0 + 3 * 10.0) / 4
+    assert rows[0] == dict(zip(names, ("all", 4.0, 10, 20, 30, mean), strict=True))
+    assert rows[1] == dict(zip(names, ("late", 0.5, 40, 40, 40, 70.0), strict=True))
+    assert monitor.spans() == [("all", 1.0, 5.0), ("late", 9.0, 9.5)]
+
+
+def test_where_the_system_has_no_proc_the_numbers_are_the_same(monkeypatch, tmp_path):
+    resident, peak, threads = monitoring.read_process()
+    monkeypatch.setattr(monitoring, "_STATUS", tmp_path / "nothing")
+    found = monitoring.read_process()
+    assert found[:2] == pytest.approx((resident, peak), rel=0.02) and found[2] == threads
+    (tmp_path / "nothing").write_text("VmRSS: 1 kB\n")  # of a system that says less
+    assert monitoring.read_process()[0] == pytest.approx(resident, rel=0.02)
+    windows = types.SimpleNamespace(peak_wset=3_500_000)
+    assert monitoring._peak_elsewhere(windows) == 3.5
+    monkeypatch.setattr(sys, "platform", "darwin")  # counts bytes, not KiB
+    assert monitoring._peak_elsewhere(None) * 1024 == pytest.approx(found[1], rel=0.02)
+
+
+def graphics(**changed: object) -> types.SimpleNamespace:
+    """A torch with a graphics card in use, as far as the monitor asks it."""
+    answers: dict = {"is_initialized": True, "utilization": 40, "memory_allocated": 2_500_000}
+    answers |= {"memory_reserved": 8_000_000} | changed
+
+    def answer(value: object) -> object:
+        if isinstance(value, Exception):
+            raise value
+        return value
+
+    cuda = {name: functools.partial(answer, value) for name, value in answers.items()}
+    return types.SimpleNamespace(cuda=types.SimpleNamespace(**cuda))
+
+
+def test_a_graphics_card_is_asked_through_torch_and_only_where_it_is_in_use(monkeypatch):
+    monkeypatch.setitem(sys.modules, "torch", graphics())
+    assert monitoring.read_gpu() == (2.5, 8.0, 40.0)
+    monkeypatch.setitem(sys.modules, "torch", graphics(utilization=ModuleNotFoundError("pynvml")))
+    assert monitoring.read_gpu() == pytest.approx((2.5, 8.0, NAN), nan_ok=True)
+    unused = [None, types.SimpleNamespace(), graphics(is_initialized=False)]
+    for torch in unused:  # not imported, without a card's support, not used yet
+        monkeypatch.setitem(sys.modules, "torch", torch)
+        assert all(math.isnan(number) for number in monitoring.read_gpu())
+
+
+def test_columns_of_a_card_begin_with_zero_and_are_left_out_where_there_is_none(monkeypatch):
+    with ResourceMonitor(60) as monitor:
+        pass
+    columns = ["seconds", "phase", "rss_mb", "peak_mb", "cpu_percent", "threads"]
+    assert list(monitor.frame().columns) == columns
+    monkeypatch.setitem(sys.modules, "torch", graphics(utilization=RuntimeError("silent")))
+    monitor._take()
+    frame = monitor.frame()
+    assert list(frame.columns) == [*columns, "gpu_mb", "gpu_reserved_mb"]
+    assert list(frame["gpu_mb"]) == [0, 0, 2.5] and list(frame["gpu_reserved_mb"]) == [0, 0, 8.0]
+    monkeypatch.setitem(sys.modules, "torch", graphics())
+    monitor._take()
+    busy = monitor.frame()["gpu_percent"]
+    assert busy.isna().tolist() == [True] * 3 + [False] and busy.iloc[3] == 40
 
 
 def test_watching_costs_less_than_one_per_cent():
     with ResourceMonitor(interval=0.1) as monitor:
-        time.sleep(3)
-    assert 0 < monitor.own_cpu_seconds < 0.01 * 3
+        time.sleep(1.5)
+    assert 0 < monitor.own_cpu_seconds < 0.01 * 1.5
