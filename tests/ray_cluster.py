@@ -46,6 +46,7 @@ class RayCluster:
 
     Attributes:
         url: where Serve answers.
+        address: where other programs join the cluster, for RAY_ADDRESS.
         worker: the second node, as `ray.cluster_utils` knows it.
     """
 
@@ -60,7 +61,8 @@ class RayCluster:
             initialize_head=True, head_node_args=head | {"temp_dir": self._folder}
         )
         self.worker = self.add_node()
-        ray.init(address=self._cluster.address, log_to_driver=False)
+        self.address: str = self._cluster.address
+        ray.init(address=self.address, log_to_driver=False)
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
             port = free.getsockname()[1]

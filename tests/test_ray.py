@@ -7,10 +7,16 @@ drills print what they measured (`make test-scale ARGS="-s tests/test_ray.py"`).
 from __future__ import annotations
 
 import json
+import os
+import select
+import signal
 import socket
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import click
@@ -23,6 +29,7 @@ from serving.client import Client, ServerProcess
 from serving.config import load_config
 from serving.models import Models
 from serving.service import Service
+from system.environment import ROOT
 from tests.ray_cluster import (
     BODY,
     LOST,
@@ -97,7 +104,14 @@ def hang_up(url: str, path: str, body: dict[str, Any], started: Callable[[], Any
     address = httpx.URL(url)
     with socket.create_connection((address.host, address.port), timeout=60) as client:
         client.sendall(f"{head}Content-Length: {len(content)}\r\n\r\n".encode() + content)
-        until(f"{path} has begun", started)
+
+        def begun() -> Any:
+            if select.select([client], [], [], 0)[0]:  # an answer: of a stream, or a refusal
+                said = client.recv(500, socket.MSG_PEEK)
+                assert said.startswith(b"HTTP/1.1 200"), said.decode()
+            return started()
+
+        until(f"{path} has begun", begun)
 
 
 def figure(http: httpx.Client, name: str) -> float:
@@ -228,7 +242,7 @@ def test_a_client_of_the_cluster_that_hangs_up_frees_its_slot(cluster: RayCluste
         with http.stream("POST", "/stream", json=LONG) as response:
             next(response.iter_raw())
         until("the stream is given up", lambda: figure(http, GONE) == before + 1)
-        body = LONG | {"num_return_sequences": 40}
+        body = LONG | {"num_return_sequences": 16}  # the most that a request may ask for
         hang_up(cluster.url, "/generate", body, lambda: figure(http, running))
         until("no slot is in use", lambda: figure(http, running) == 0)
         until("it is given up, too", lambda: figure(http, GONE) == before + 2)
@@ -333,3 +347,50 @@ def test_a_killed_node_loses_nothing_and_a_new_one_gets_its_replica(
         doubled.add_node()  # as KubeRay would: nobody tells Serve
 
     drilled(doubled, greedy, kill, "node killed")
+
+
+# Last: Ctrl+C at `serve run` ends all that Serve runs.
+
+
+@scale
+def test_serve_run_from_the_command_line(
+    cluster: RayCluster, expected: dict[str, str], tmp_path: Path
+) -> None:
+    """The guide's own words, on this cluster: it answers, Ctrl+C ends it, a mistake is a line."""
+    from ray import serve
+
+    serve.delete("llm")
+    guide = (ROOT / "docs/deploy.md").read_text(encoding="utf-8")
+    words = "serve run deploy.ray_app:build"
+    assert f"\n{words}\n" in guide and f"\n{words} model_name=" in guide
+    command = [str(Path(sys.executable).parent / "serve"), *words.split()[1:]]
+    variables = os.environ | {"RAY_ADDRESS": cluster.address}
+
+    ran = subprocess.run([*command, "slots=many"], cwd=ROOT, env=variables, capture_output=True)
+    assert ran.returncode == 1
+    assert ran.stderr.decode().strip().splitlines()[-1].startswith("Error: --slots='many'")
+
+    command += [f"model_name={MODEL}", "slots=8"]
+    with (tmp_path / "log").open("w+") as log:
+        running = subprocess.Popen(command, cwd=ROOT, env=variables, stdout=log, stderr=log)
+        try:
+            with Client(cluster.url) as client:
+                until("it serves", lambda: running.poll() is not None or answers(cluster.url))
+                assert running.poll() is None, (tmp_path / "log").read_text()
+                assert client.info()["model"] == MODEL
+                for prompt in PROMPTS[:2]:
+                    assert client.generate(prompt, **BODY).text == expected[prompt]
+            running.send_signal(signal.SIGINT)
+            assert running.wait(120) == 0, (tmp_path / "log").read_text()
+        finally:
+            running.kill()
+            running.wait()
+    assert not answers(cluster.url)
+
+
+def answers(url: str) -> bool:
+    """Whether /health says 200."""
+    try:
+        return httpx.get(f"{url}/health", timeout=5, trust_env=False).status_code == 200
+    except httpx.HTTPError:
+        return False
