@@ -198,3 +198,14 @@ def test_other_values_at_half_the_length(path: Path, tmp_path: Path, lab_memory:
         ran = run_with(path, values, tmp_path)
     assert_follows(stored, ran, values)
     assert_fits(stored, watched, lab_memory)
+
+
+@each_lesson
+@pytest.mark.soak
+@pytest.mark.timeout(1800)
+def test_the_instruct_model_everywhere(path: Path, tmp_path: Path, smollm2: str) -> None:
+    """`make report ARGS="-p MODEL_NAME=smollm2-135m"`: a large vocabulary, and no GPT-2."""
+    with PeakFootprint() as watched:
+        ran = run_with(path, {"MODEL_NAME": smollm2}, tmp_path)
+    assert not NAN.search(shown(ran))
+    assert watched.kernel < MOST_MEMORY_REAL, f"{watched.kernel / 2**20:.0f} MiB"
