@@ -17,6 +17,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Sequence
 from contextlib import suppress
 from typing import Any
 
@@ -38,6 +39,45 @@ def own_session(environment: dict[str, str]) -> dict[str, Any]:
     if os.name == "nt":
         return started | {"creationflags": getattr(subprocess, "CREATE_NEW_PROCESS_GROUP", 0)}
     return started | {"start_new_session": True}
+
+
+def start_child(command: Sequence[str], **options: Any) -> subprocess.Popen[bytes]:
+    """`subprocess.Popen`, which an interrupt (■, Ctrl+C) does not tear in two.
+
+    Between a child's start and the moment in which its parent knows of it, an interrupt would
+    leave it running with nobody to end it. Interrupts reach the main thread alone, so another
+    one starts the child; a child that is not wanted any more is ended before the interrupt goes on.
+
+    Args:
+        command: its words.
+        **options: as `subprocess.Popen` takes them.
+
+    Raises:
+        OSError: as `subprocess.Popen`.
+    """
+    found: list[subprocess.Popen[bytes] | BaseException] = []
+    done = threading.Event()
+
+    def start() -> None:
+        try:
+            found.append(subprocess.Popen(command, **options))
+        except BaseException as error:
+            found.append(error)
+        finally:
+            done.set()
+
+    try:
+        threading.Thread(target=start, daemon=True, name="start-child").start()
+        done.wait()
+    except KeyboardInterrupt:
+        done.wait()
+        if not isinstance(found[0], BaseException):
+            found[0].kill()
+            found[0].wait()
+        raise
+    if isinstance(found[0], BaseException):
+        raise found[0]
+    return found[0]
 
 
 def end_with_parent(pid: int | None = None) -> None:

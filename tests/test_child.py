@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ import psutil
 import pytest
 from jupyter_client.manager import KernelManager
 
-from system.child import own_session
+from system.child import own_session, start_child
 from tests.conftest import ROOT
 
 pytestmark = [
@@ -139,10 +140,34 @@ def test_interrupting_the_start_leaves_no_server(notebook: Notebook) -> None:
     begun = "print('starting', flush=True)\n" + START
     assert notebook.printed(begun) == "starting\n"
     kernel, server = psutil.Process(notebook.pid), None
+    deadline = time.monotonic() + LIMIT
     while server is None:
-        server = next((c for c in kernel.children() if "serving" in c.cmdline()), None)
+        assert time.monotonic() < deadline, "no server was started"
+        for child in kernel.children():
+            with suppress(psutil.Error):  # one that has ended meanwhile
+                server = child if "serving" in child.cmdline() else server
     assert notebook.interrupted() == "KeyboardInterrupt"
     assert ended(server)
+
+
+def test_an_interrupt_while_a_child_is_started_ends_it(monkeypatch, tmp_path: Path) -> None:
+    """In the moment between its start and the moment in which its parent knows of it."""
+    real, begun = subprocess.Popen, []
+
+    def slow(*arguments: Any, **named: Any) -> Any:
+        begun.append(real(*arguments, **named))
+        os.kill(os.getpid(), signal.SIGINT)
+        time.sleep(0.2)
+        return begun[0]
+
+    monkeypatch.setattr(subprocess, "Popen", slow)
+    with pytest.raises(KeyboardInterrupt):
+        start_child([sys.executable, "-c", "import time; time.sleep(600)"])
+    assert begun[0].returncode == -signal.SIGKILL
+    monkeypatch.undo()
+    with pytest.raises(FileNotFoundError):
+        start_child([str(tmp_path / "nothing")])
+    assert start_child([sys.executable, "-c", "raise SystemExit(7)"]).wait(LIMIT) == 7
 
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGHUP], ids=["killed", "hung up"])

@@ -25,7 +25,7 @@ import psutil
 
 from helpers.models import locate, models_folder
 from serving.client.process import ServerError
-from system.child import own_session
+from system.child import own_session, start_child
 from system.environment import ROOT
 from system.errors import see
 
@@ -68,7 +68,7 @@ class CommandServer:
             port = str(free.getsockname()[1])
         self.url = f"http://127.0.0.1:{port}"
         with tempfile.TemporaryFile() as log:
-            self.process = subprocess.Popen(
+            self.process = start_child(
                 [part.replace("{port}", port) for part in self.command],
                 cwd=ROOT,
                 stdin=subprocess.DEVNULL,

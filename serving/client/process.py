@@ -20,7 +20,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from system.child import own_session
+from system.child import own_session, start_child
 from system.environment import ROOT
 
 _ADDRESS = re.compile(r" at (http://\S+) :")
@@ -68,19 +68,19 @@ class ServerProcess:
         descriptor, log = tempfile.mkstemp(prefix="llm-server-", suffix=".log")
         self._log = Path(log)
         changes = {f"LLM_{k.upper()}": str(v) for k, v in self._settings.items()}
-        with os.fdopen(descriptor, "wb") as out:
-            self.process = subprocess.Popen(
-                [sys.executable, "-m", "serving"],
-                cwd=ROOT,
-                stdin=subprocess.DEVNULL,
-                stdout=out,
-                stderr=subprocess.STDOUT,
-                **own_session(os.environ | changes),
-            )
-        ServerProcess._running[self.name] = self
-        atexit.register(self.stop)
         end = time.monotonic() + timeout
         try:
+            with os.fdopen(descriptor, "wb") as out:
+                self.process = start_child(
+                    [sys.executable, "-m", "serving"],
+                    cwd=ROOT,
+                    stdin=subprocess.DEVNULL,
+                    stdout=out,
+                    stderr=subprocess.STDOUT,
+                    **own_session(os.environ | changes),
+                )
+            ServerProcess._running[self.name] = self
+            atexit.register(self.stop)
             while not (found := _ADDRESS.search(self.log)):
                 if self.process.poll() is not None or time.monotonic() > end:
                     raise ServerError(self.log.strip() or f"no answer within {timeout:g} s")
