@@ -1,7 +1,7 @@
 """Traces: one span a request, with queue, prefill and decode of each text below it. (Lesson 09.)
 
-Off unless LLM_TRACES names an exporter of OpenTelemetry: `console`, which is part of its SDK, or
-one that another package brings, such as `otlp_proto_http`, with settings of its own (OTEL_…).
+Off unless LLM_TRACES names an exporter of OpenTelemetry: `console`, which is part of its SDK,
+`otlp_proto_http` (OTEL_EXPORTER_OTLP_ENDPOINT says where to), or one of another package.
 Spans are made when a request is over, from the times in its record, so that a step of the engine
 costs nothing more. They hold figures and names, never what was asked or answered.
 https://opentelemetry.io/docs/specs/semconv/gen-ai/gen-ai-spans/ names the attributes.

@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import gzip
 import os
 import subprocess
 import sys
+import threading
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
+from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 from opentelemetry.sdk.trace import ReadableSpan
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
 from serving.api import app as application
 from serving.config import ConfigError
-from serving.guard.traces import processor
+from serving.guard.traces import flush_traces, processor
 from tests.conftest import ROOT
 from tests.serving.guard.conftest import MODEL, Client, Serve
 
@@ -53,6 +58,60 @@ def test_a_request_is_a_span_with_queue_prefill_and_decode(
     assert first == pytest.approx(meta["time_to_first_token_seconds"], abs=1e-3)
     assert first + seconds(parts[2]) <= seconds(whole) + 1e-6
     assert "secret" not in " ".join(span.to_json() for span in (*parts, whole))
+
+
+@pytest.fixture
+def collector() -> Iterator[tuple[str, list[tuple[str, bytes]]]]:
+    """Its address, and what it was sent: (path, body), as OTLP over HTTP has it."""
+    received: list[tuple[str, bytes]] = []
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            body = self.rfile.read(int(self.headers["Content-Length"]))
+            packed = self.headers.get("Content-Encoding") == "gzip"
+            assert self.headers["Content-Type"] == "application/x-protobuf"
+            received.append((self.path, gzip.decompress(body) if packed else body))
+            self.send_response(200)
+            self.send_header("Content-Length", "0")
+            self.end_headers()
+
+        def log_message(self, *said: object) -> None:
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        yield f"http://127.0.0.1:{server.server_port}", received
+        server.shutdown()
+        thread.join()
+
+
+def test_spans_reach_a_collector(
+    serve: Serve,
+    collector: tuple[str, list[tuple[str, bytes]]],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """OTLP over HTTP, by the standard's own setting; that setting alone sends nothing."""
+    url, received = collector
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", url)
+    serve().post("/generate", json=ASKED)
+    flush_traces()
+    assert received == []
+    answer = serve(traces="otlp_proto_http").post("/generate", json=ASKED)
+    flush_traces(30)
+    ((path, body),) = received
+    assert path == "/v1/traces"
+    (sent,) = ExportTraceServiceRequest.FromString(body).resource_spans
+    named = {label.key: label.value.string_value for label in sent.resource.attributes}
+    assert named["service.name"] == "llm-basics"
+    *parts, whole = sent.scope_spans[0].spans
+    assert [part.name for part in parts] == ["queue", "prefill", "decode"]
+    assert {part.parent_span_id for part in parts} == {whole.span_id}
+    said = {label.key: label.value for label in whole.attributes}
+    assert said["llm.request_id"].string_value == answer.headers["X-Request-ID"]
+    new = answer.json["metadata"]["new_tokens"]
+    assert said["gen_ai.usage.output_tokens"].int_value == new
+    assert b"secret" not in body
 
 
 def test_errors_are_marked_and_probes_left_out(serve: Serve, kept: InMemorySpanExporter) -> None:
