@@ -18,6 +18,7 @@ from typing import Literal
 
 from serving.engine.jobs import NotReadyError, QueueFullError
 from serving.service import Service
+from system.errors import ParameterError
 
 log = logging.getLogger(__name__)
 State = Literal["ready", "loading", "not loaded", "failed"]
@@ -119,6 +120,21 @@ class Models:
         if name not in self._held:
             raise UnknownModelError(name, self.names)
         return name
+
+    def loaded(self, name: str) -> Service:
+        """The service of a model that is there; nothing is loaded for it.
+
+        Raises:
+            NotReadyError: the server does not serve.
+            ParameterError: it is not loaded.
+            UnknownModelError: there is none of this name.
+        """
+        held = self._held[self.find(name)]
+        with self._changing:
+            if service := self.first if held.service is self.first else held.running:
+                return service
+        wanted = "a model that is loaded: it is when a text of it was asked for"
+        raise ParameterError("model", name, wanted)
 
     def pick(self, name: str | None = None) -> Service:
         """The service of a model, loaded if need be; it stays until it is `put_back`.

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from helpers.settings import DEFAULT_NEW_TOKENS, GenerationSettings, parameter_ranges
 from serving.config import Config
-from serving.engine.jobs import Job, NotReadyError
+from serving.engine.jobs import Job, NotReadyError, QueueFullError
 from serving.guard.fingerprint import fingerprint
 from serving.options import USUAL, Options
 from serving.tokenizer import SharedTokenizer
@@ -142,6 +142,18 @@ class Service:
         _ = self.engine
         assert self._tokenizer is not None
         return self._tokenizer
+
+    def refuse_if_full(self) -> None:
+        """Say what `start` would say, before a prompt is tokenized for nothing.
+
+        Under overload most requests get no further: they shall neither take the processor from
+        those that are written nor wait for each other at the tokenizer.
+
+        Raises:
+            QueueFullError, NotReadyError: as `start`.
+        """
+        if self.engine.unanswered >= self.engine.slots + self.config.queue_length:
+            raise QueueFullError
 
     def start(
         self,

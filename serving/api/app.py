@@ -96,10 +96,13 @@ def _document(app: OpenAPI, models: Models, keyed: bool) -> dict[str, Any]:
     """/openapi.json: what the schemas say, with this server's own limits and defaults."""
     service = models.first
     document = copy.deepcopy(app.api_doc)
-    for methods in document["paths"].values():  # a GET takes nothing that could be wrong
-        methods.get("get", {}).get("responses", {}).pop("400", None)
+    for path, methods in document["paths"].items():
+        if path != "/info":  # another GET takes nothing that could be wrong
+            methods.get("get", {}).get("responses", {}).pop("400", None)
     (name,) = document["paths"]["/v1/models/{name}"]["get"]["parameters"]
     name["schema"]["enum"] = models.names
+    (asked,) = document["paths"]["/info"]["get"]["parameters"]
+    asked["schema"] = {"type": "string", "enum": models.names}
     shapes = document["components"]["schemas"]
     for request_name in ("CompletionRequest", "ChatRequest"):
         shapes[request_name]["properties"]["model"]["enum"] = models.names

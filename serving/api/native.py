@@ -20,6 +20,7 @@ from serving.service import Service
 from system.errors import ParameterError
 
 ERRORS: dict[Any, Any] = dict.fromkeys((400, 404, 413, 415, 500, 503, 504), schemas.Error)
+UNKNOWN: dict[Any, Any] = dict.fromkeys((400, 404, 503), schemas.Error)
 STREAMS: dict[Any, Any] = {
     200: {
         "description": "Pieces of text as they are made.",
@@ -54,9 +55,10 @@ def status_routes(models: Models) -> APIBlueprint:
             return answer(schemas.Unhealthy(error=service.problem), 503)
         return answer(schemas.Live())
 
-    @api.get("/info", responses={200: schemas.Info, 503: schemas.Error})
-    def info() -> Response:
+    @api.get("/info", responses={200: schemas.Info, **UNKNOWN})
+    def info(query: schemas.Which) -> Response:
         """What this server runs and allows."""
+        service = models.first if query.model is None else models.loaded(query.model)
         config, prefixes = service.config, service.engine.prefixes
         return answer(
             schemas.Info(
@@ -102,6 +104,7 @@ def text_routes(models: Models, cache: ResponseCache) -> APIBlueprint:
         key = cache.key(service, body, settings)
         if kept := cache.find(key):
             return kept
+        service.refuse_if_full()
         job = service.start([service.tokenizer.encode(body.prompt)], settings)
         wait(job)
         return cache.keep(key, _response(service, body.prompt, job))
@@ -116,6 +119,7 @@ def text_routes(models: Models, cache: ResponseCache) -> APIBlueprint:
         if body.num_return_sequences > 1:
             raise ParameterError("num_return_sequences", body.num_return_sequences, "1 here")
         service = pick(models, body.model)
+        service.refuse_if_full()
         ids = service.tokenizer.encode(body.prompt)
         job = service.start([ids], body.settings(), Options(stream=True))
         updates = pieces(job)

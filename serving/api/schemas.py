@@ -128,6 +128,14 @@ class ModelState(BaseModel):
     error: str | None = Field(description="Why it could not be loaded the last time.")
 
 
+class Which(BaseModel):
+    """Which model is asked about."""
+
+    model: str | None = Field(
+        None, description="As /models names it, and loaded; without a name it is the default."
+    )
+
+
 class ModelStates(BaseModel):
     """Every model of this server."""
 

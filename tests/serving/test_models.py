@@ -106,6 +106,9 @@ def test_each_model_writes_its_own_text_and_the_oldest_goes(client: FlaskClient)
     (large,) = (model for model in told["models"] if model["name"] == LARGE)
     assert large["memory_mib"] < told["memory_budget_mib"] and large["requests"] == 0
     assert [model["default"] for model in told["models"]] == [True, False, False, False]
+    known = {name: client.get("/info", query_string={"model": name}) for name in (LARGE, SMALL)}
+    assert known[LARGE].json["model"] == LARGE
+    assert known[SMALL].status_code == 400 and states(client)[1] == "not loaded"
 
 
 def test_answers_lines_and_figures_are_the_models_own(client: FlaskClient, log: Path) -> None:
@@ -128,6 +131,7 @@ def test_an_unknown_model_is_404_with_the_list(client: FlaskClient, route: str) 
     said = error["message"] if route.startswith("/v1") else error
     assert "'gpt-9' is not here" in said and all(name in said for name in (FIRST, SMALL, LARGE))
     assert (answer.json.get("parameter") or error["param"]) == "model"
+    assert client.get("/info?model=gpt-9").status_code == 404
 
 
 def test_openais_routes_list_them(client: FlaskClient, broken: str) -> None:

@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+import json
+import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
-from playwright.sync_api import Browser, ConsoleMessage, Page, expect
+from playwright.sync_api import Browser, ConsoleMessage, Page, Route, expect
+from safetensors.torch import load_file, save_file
 
 from serving.client import ServerProcess
+from tests.conftest import writable
+from tests.serving.conftest import MODEL
 
 pytestmark = pytest.mark.browser
 
@@ -230,6 +237,62 @@ def test_the_length_ends_where_the_context_does(page: Page) -> None:
     new, total = int(slider.input_value()), page.locator("#m-tokens").inner_text().split(" + ")
     assert int(total[0]) + new == 200
     expect(page.locator("#error")).to_be_empty()
+
+
+def pictures(folder: Path) -> Path:
+    return Path(os.environ.get("SCREENSHOTS") or folder)
+
+
+@pytest.fixture(scope="module")
+def short_model(tmp_path_factory: pytest.TempPathFactory, chat_model: Path) -> str:
+    """One with a chat template and a context of 128 tokens."""
+    folder = tmp_path_factory.mktemp("models") / "short"
+    writable(shutil.copytree(chat_model, folder))
+    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    (folder / "config.json").write_text(json.dumps(config | {"n_positions": 128}))
+    weights = load_file(folder / "model.safetensors")
+    places = {k: w[:128].clone() for k, w in weights.items() if k.endswith("wpe.weight")}
+    save_file(weights | places, folder / "model.safetensors", metadata={"format": "pt"})
+    return str(folder)
+
+
+def test_a_server_of_several_models(browser: Browser, short_model: str, tmp_path: Path) -> None:
+    """The second one is loaded when it is chosen; its context and its chat are the page's then."""
+    with ServerProcess("two", model=MODEL, models=short_model, max_length_limit=512) as two:
+        page = browser.new_page(viewport={"width": 1280, "height": 900})
+        page.goto(two.url + "/")
+        expect(page.locator("#model")).to_be_visible()
+        state = page.locator("#model option").nth(1)
+        expect(state).to_have_text(f"{short_model} (not loaded)")
+        slide(page, "temperature", "1.2")
+        held: list[Route] = []  # what loads the model, until the test lets it go
+        page.route("**/v1/completions", lambda route: held.append(route), times=1)
+        page.locator("#model").select_option(short_model)
+        expect(page.locator("#server")).to_have_text(f"loading {short_model} …")
+        expect(state).to_have_text(f"{short_model} (loading)")
+        expect(page.locator("#generate")).to_be_disabled()
+        held[0].continue_()
+        expect(page.locator("#server")).to_contain_text("up to 128 tokens")
+        expect(state).to_have_text(short_model)
+        expect(page.locator("#p-max_length")).to_have_attribute("max", "128")
+        expect(page.locator("#p-temperature")).to_have_value("1.2")
+        expect(page.locator("#modes")).to_be_visible()
+        with page.expect_request("**/stream") as sent:
+            page.locator("#generate").click()
+        assert sent.value.post_data_json["model"] == short_model
+        done(page)
+        expect(page.locator("#code")).to_contain_text("short")
+        for width, scheme in ((1280, "light"), (800, "dark")):
+            page.set_viewport_size({"width": width, "height": 900})
+            page.emulate_media(color_scheme=scheme)  # type: ignore[arg-type]
+            assert page.evaluate("document.documentElement.scrollWidth") <= width
+            page.screenshot(
+                path=pictures(tmp_path) / f"models-{width}-{scheme}.png", full_page=True
+            )
+        page.locator("#model").select_option(MODEL)
+        expect(page.locator("#p-max_length")).to_have_attribute("max", "512")
+        expect(page.locator("#modes")).to_be_hidden()
+        page.close()
 
 
 def test_a_base_model_offers_no_chat(page: Page) -> None:

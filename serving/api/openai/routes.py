@@ -67,6 +67,7 @@ def openai_routes(models: Models, cache: ResponseCache) -> APIBlueprint:
         key = "" if body.stream else cache.key(service, body, body.settings)
         if kept := cache.find(key):
             return kept
+        service.refuse_if_full()
         prompts = _prompts(service, body)
         options = Options(
             stream=bool(body.stream),
@@ -99,6 +100,7 @@ def openai_routes(models: Models, cache: ResponseCache) -> APIBlueprint:
         key = "" if body.stream else cache.key(service, body, body.settings)
         if kept := cache.find(key):
             return kept
+        service.refuse_if_full()
         ids = service.tokenizer.chat([{"role": m.role, "content": m.text} for m in body.messages])
         if not ids:
             raise ParameterError("messages", "…", "a chat of which something is left to read")

@@ -13,8 +13,9 @@ import httpx
 import pytest
 
 from serving.config import ConfigError, load_config
-from serving.engine.jobs import QueueFullError
 from serving.guard.limits import limit
+from serving.service import Service
+from serving.tokenizer import SharedTokenizer
 from tests.serving.guard.conftest import MODEL, Client, Serve, samples
 
 ASKED = {"prompt": "A server", "max_new_tokens": 3}
@@ -78,15 +79,19 @@ def test_each_key_and_each_address_has_its_own(serve: Serve) -> None:
     assert statuses(without, 1, headers=forged, environ_base={"REMOTE_ADDR": "10.0.0.1"}) == [429]
 
 
-def test_a_full_queue_still_says_to_come_back_soon(serve: Serve) -> None:
-    client = serve(requests_per_minute=100)
-
-    @client.application.route("/full")
-    def full() -> None:
-        raise QueueFullError
-
-    answer = client.get("/full")
-    assert (answer.status_code, answer.headers["Retry-After"]) == (503, "1")
+@pytest.mark.parametrize("route", ["/generate", "/stream", "/v1/completions"])
+def test_a_full_server_refuses_before_it_reads_the_prompt(
+    serve: Serve, loaded: Service, route: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And says to come back soon, whatever a limit would say; what is wrong is told as ever."""
+    client, read = serve(requests_per_minute=100), []
+    monkeypatch.setattr(SharedTokenizer, "encode", lambda *given: read.append(given))
+    assert loaded.loaded is not None
+    monkeypatch.setattr(loaded.loaded._scheduler, "_unanswered", 10**6)
+    answer = client.post(route, json={"prompt": "A server", "model": MODEL})
+    assert (answer.status_code, answer.headers["Retry-After"], read) == (503, "1", [])
+    wrong = client.post(route, json={"prompt": "A server", "model": MODEL, "temperature": 9})
+    assert wrong.status_code == 400
 
 
 def test_off_on_this_machine_unless_set(serve: Serve) -> None:
