@@ -10,11 +10,14 @@ import re
 import tarfile
 import time
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Self
 
 import httpx
 import psutil
 
+from serving.client import load_test
 from system.environment import ROOT
 from system.machine import peak_bytes
 from system.polling import Polling
@@ -23,6 +26,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from serving.client.engines import CommandServer
+    from serving.client.load_report import Load
 
 Manifest = dict[str, Any]
 
@@ -87,6 +91,45 @@ def peak_gib(pid: int) -> float:
     first = psutil.Process(pid)
     processes = (first, *first.children(recursive=True))
     return sum(peak_bytes(process.pid) for process in processes) / 2**30
+
+
+async def measured(engine: CommandServer, load: Load) -> dict[str, float]:
+    """What a running engine does under a load, after two requests to warm it up.
+
+    Args:
+        engine: started; its address is the load's.
+        load: what is sent.
+
+    Returns:
+        tokens a second over all clients, median time to the first token in ms, MiB held at most.
+    """
+    assert engine.process is not None
+    await load_test.run_async(replace(load, requests=2))
+    found = (await load_test.run_async(load)).summary()
+    ttft_ms = 1000 * found["time_to_first_token"]["p50"]
+    memory = 1024 * peak_gib(engine.process.pid)
+    return {"tokens/s": found["tokens_per_second"], "TTFT (ms)": ttft_ms, "MiB": memory}
+
+
+def stopped_while_writing(server: CommandServer, body: Manifest) -> list[str]:
+    """Stop a server (SIGTERM) as soon as it has sent the first token of a text.
+
+    Args:
+        server: started.
+        body: a completion's, with `stream`.
+
+    Returns:
+        the lines of the stream that came after it.
+    """
+    address = f"{server.url}/v1/completions"
+    with (
+        ThreadPoolExecutor(1) as pool,
+        httpx.stream("POST", address, json=body, timeout=60, trust_env=False) as stream,
+    ):
+        lines = stream.iter_lines()
+        next(lines)
+        pool.submit(server.stop)
+        return list(lines)
 
 
 def layer(**files: str | None) -> bytes:

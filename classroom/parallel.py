@@ -80,15 +80,12 @@ def token_bytes_sent(
     return summed + (vector / tensor if pipeline > 1 else 0)
 
 
-def on_two(
-    *functions: Callable[..., Any], using: tuple[Callable[..., Any], ...] = (), **arguments: Any
-) -> list[list[Any]]:
+def on_two(*functions: Callable[..., Any], **arguments: Any) -> list[list[Any]]:
     """Run functions in two fresh processes that can talk to each other (torch.distributed, gloo).
 
     Args:
         *functions: each called with `rank` (0 or 1) and the arguments, one after the other. They
             may use `torch`, `dist` (torch.distributed) and `helpers`, and import all else.
-        using: functions that these call.
         **arguments: anything that JSON can hold.
 
     Returns:
@@ -101,7 +98,7 @@ def on_two(
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     names = [function.__name__ for function in functions]
-    source = "\n\n".join(textwrap.dedent(inspect.getsource(f)) for f in (*using, *functions))
+    source = "\n\n".join(textwrap.dedent(inspect.getsource(f)) for f in functions)
     with ThreadPoolExecutor(2) as pool:
         sent = [
             pool.submit(

@@ -172,7 +172,8 @@ def test_what_is_copied_is_there_and_let_through(recipe: str, ignored: str) -> N
     assert {s if s.startswith("deploy") else Path(s).parts[0] for s in wanted} == let_in
 
 
-def test_the_build_installs_what_the_service_imports(tmp_path: Path) -> None:
+@pytest.mark.parametrize("cuda", [False, True])
+def test_the_build_installs_what_the_service_imports(cuda: bool, tmp_path: Path) -> None:
     """The RUN steps themselves are run; a `pip` that only writes down what it is asked for."""
     if os.name == "nt":
         pytest.skip("the steps are a Linux shell's")
@@ -184,11 +185,17 @@ def test_the_build_installs_what_the_service_imports(tmp_path: Path) -> None:
     (tools / "pip").chmod(0o755)
     (tools / "python").symlink_to(sys.executable)
     index = next(v for n, v in stages()[0] if n == "ARG" and v.startswith("TORCH_INDEX"))
-    variables = {"PATH": f"{tools}:{os.environ['PATH']}", "TORCH_INDEX": index.split("=", 1)[1]}
+    index = index.split("=", 1)[1]
+    if cuda:  # as the guide says it
+        guide = (ROOT / "docs/deploy.md").read_text(encoding="utf-8")
+        (index,) = re.findall(r"--build-arg TORCH_INDEX=(\S+?)`", guide)
+    variables = {"PATH": f"{tools}:{os.environ['PATH']}", "TORCH_INDEX": index}
     for step in [v for n, v in stages()[0] if n == "RUN" and "-m venv" not in v]:
         subprocess.run(["/bin/sh", "-ec", step], cwd=tmp_path, env=variables, check=True)
     torch, others = (tmp_path / "asked.txt").read_text().splitlines()
-    assert "--no-deps" in torch and "whl/cpu" in torch
+    assert "--no-deps" in torch and f"--index-url {index} " in torch
+    assert ("whl/cpu" in torch) == (not cuda)
+    assert "--no-deps" not in others  # CUDA's libraries come as what torch needs
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     assert (tmp_path / "service.txt").read_text().split() == project["dependencies"]
     assert (tmp_path / "torch.txt").read_text().strip() in project["dependencies"]

@@ -148,13 +148,18 @@ def llama_cpp(name: str, slots: int = 8, context: int = 1024) -> CommandServer:
     return CommandServer([*command, "--slots", str(slots), "--context", str(context)])
 
 
-def vllm(name: str, slots: int = 32, context: int = 1024) -> CommandServer:
-    """A vLLM server with a model in bfloat16, where `make vllm` has set it up.
+def vllm(
+    name: str, slots: int = 32, context: int = 1024, devices: int = 1, dtype: str = "bfloat16"
+) -> CommandServer:
+    """A vLLM server, where `make vllm` has set it up.
 
     Args:
         name: a model as `helpers.load` takes it.
         slots: texts that are written at the same time.
         context: tokens each of them may have.
+        devices: processes that share each layer (tensor parallel), each with its own cores; a
+            divisor of the model's number of heads.
+        dtype: of weights and cache.
 
     Raises:
         ServerError: vLLM is not set up; says how.
@@ -165,7 +170,15 @@ def vllm(name: str, slots: int = 32, context: int = 1024) -> CommandServer:
     folder = locate(name)
     command = [str(VLLM_PYTHON), "-m", "system.child", "vllm.entrypoints.openai.api_server"]
     command += ["--model", str(folder), "--served-model-name", Path(name).name]
-    command += ["--host", "127.0.0.1", "--port", "{port}", "--dtype", "bfloat16"]
+    command += ["--host", "127.0.0.1", "--port", "{port}", "--dtype", dtype]
     command += ["--max-model-len", str(context), "--max-num-seqs", str(slots), "--enforce-eager"]
-    cores = f"0-{(os.cpu_count() or 1) - 1}"
-    return CommandServer(command, _VLLM_VARIABLES | {"VLLM_CPU_OMP_THREADS_BIND": cores})
+    command += ["--tensor-parallel-size", str(devices)]
+    return CommandServer(command, _VLLM_VARIABLES | {"VLLM_CPU_OMP_THREADS_BIND": _cores(devices)})
+
+
+def _cores(devices: int) -> str:
+    """This machine's cores, shared out as vLLM wants them named: "0-1|2-3" for two devices."""
+    count = os.cpu_count() or 1
+    each = max(1, count // devices)
+    starts = [device * each % count for device in range(devices)]
+    return "|".join(f"{start}-{start + each - 1}" for start in starts)

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import io
 import tarfile
 
-import httpx
 import pytest
 
 from classroom import deployment
@@ -58,13 +58,11 @@ def test_a_waiting_server_is_watched_from_its_start_to_its_end() -> None:
         load = Load(server.url, requests=2, clients=2, min_tokens=6, max_tokens=6, ignore_end=True)
         report = run(load)
         assert len(report.good) == 2
+        found = asyncio.run(deployment.measured(server, load))
+        assert found["TTFT (ms)"] > 0 and found["MiB"] > 100
+        assert 0 < found["tokens/s"] < 2 / 0.05  # two texts, a step of 50 ms for each token
         assert all(result.per_token > 0.05 for result in report.good)  # it cannot be quicker
-        address = f"{server.url}/v1/completions"
-        with httpx.stream("POST", address, json=body, timeout=60, trust_env=False) as stream:
-            lines = stream.iter_lines()
-            next(lines)
-            server.process.terminate()
-            assert "data: [DONE]" in list(lines)
+        assert "data: [DONE]" in deployment.stopped_while_writing(server, body)
         server.process.wait(60)
     codes = [pair for _, pair in watch.seen]
     ready = codes.index((200, 200))
