@@ -10,17 +10,17 @@ column and one forward pass adds one column for all:
 
 from __future__ import annotations
 
-import inspect
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
+from serving.engine.forward import Forward, Step
 from serving.engine.kv_cache import BufferedLayer, empty_cache
 
 if TYPE_CHECKING:
-    from transformers import DynamicCache, PreTrainedModel
+    from transformers import DynamicCache
 
     from serving.engine.jobs import Sequence
 
@@ -33,34 +33,24 @@ class Batch:
 
     Attributes:
         rows: the sequences, one a row.
-        mask: (rows, width) of 0 and 1; 0 is padding.
+        width: columns in the cache, padding included.
+        padding: how many of them hold no text, for each row. In a new batch, of the prompts' width.
         cache: transformers' own, its keys and values (rows, heads, width, head size).
     """
 
-    def __init__(self, model: PreTrainedModel, rows: list[Sequence], context: int) -> None:
-        self.model, self.rows, self.context = model, rows, context
-        self._extra = inspect.signature(model.forward).parameters
-        width = max((len(row.ids) for row in rows), default=0)
-        padded = [[0] * (width - len(row.ids)) + row.ids for row in rows]
-        mask = [[0] * (width - len(row.ids)) + [1] * len(row.ids) for row in rows]
-        shape, device = (len(rows), width), model.device
-        self._prompts = torch.tensor(padded, dtype=torch.long, device=device).reshape(shape)
-        self._prompt_mask = torch.tensor(mask, dtype=torch.long, device=device).reshape(shape)
-        self.mask = self._prompt_mask[:, :0]
+    def __init__(self, forward: Forward, rows: list[Sequence], context: int) -> None:
+        self.forward, self.rows, self.context = forward, rows, context
+        self.width, self._prompts_width = 0, max((len(row.ids) for row in rows), default=0)
+        self.padding = [self._prompts_width - len(row.ids) for row in rows]
         self.cache = empty_cache()
 
     def __len__(self) -> int:
         return len(self.rows)
 
     @property
-    def width(self) -> int:
-        """Columns in the cache, padding included."""
-        return int(self.mask.shape[1])
-
-    @property
     def prefilled(self) -> bool:
         """Whether the whole prompts have been fed."""
-        return self.width >= self._prompt_mask.shape[1]
+        return self.width >= self._prompts_width
 
     def restore(self, prefixes: list[Tensor]) -> None:
         """Begin with what is known of the prompts, before anything is fed.
@@ -69,56 +59,47 @@ class Batch:
             prefixes: keys and values of each row's first tokens, (layers, 2, heads, tokens,
                 size); the same number of tokens must be left to feed in the longest prompts.
         """
-        width = max(prefix.shape[3] for prefix in prefixes)
-        padded = [pad(prefix, (0, 0, width - prefix.shape[3], 0)) for prefix in prefixes]
+        self.width = max(prefix.shape[3] for prefix in prefixes)
+        padded = [pad(prefix, (0, 0, self.width - prefix.shape[3], 0)) for prefix in prefixes]
         for i, layer in enumerate(torch.stack(padded, dim=2)):  # (2, rows, heads, width, size)
             self.cache.update(layer[0], layer[1], i)
-        self.mask = self._prompt_mask[:, :width]
 
     def columns(self, row: int, start: int, end: int) -> Tensor:
         """Keys and values of a row's tokens from `start` to `end`, as `restore` takes them."""
-        first = self.width - int(self.mask[row].sum())
+        first = self.padding[row]
         at = slice(first + start, first + end)
         pairs = [(layer.keys[row, :, at], layer.values[row, :, at]) for layer in self._layers()]
         return torch.stack([torch.stack(pair) for pair in pairs])
 
     def prefill(self, columns: int, all_logits: bool = False) -> Tensor:
-        """Feed the next `columns` columns of the prompts; logits as `_forward` gives them."""
-        start, end = self.width, self.width + columns
-        return self._forward(
-            self._prompts[:, start:end], self._prompt_mask[:, start:end], all_logits
-        )
+        """Feed the next `columns` columns of the prompts; logits as `Forward` has them."""
+        texts = [[0] * empty + row.ids for row, empty in zip(self.rows, self.padding, strict=True)]
+        return self._feed([text[self.width :][:columns] for text in texts], all_logits)
 
     def decode(self) -> Tensor:
         """Feed the newest token of every row; logits of shape (rows, vocabulary)."""
-        newest = torch.tensor([row.ids[-1:] for row in self.rows], device=self.mask.device)
-        return self._forward(newest, torch.ones_like(newest))
+        return self._feed([row.ids[-1:] for row in self.rows])
 
-    def _forward(self, tokens: Tensor, mask: Tensor, all_logits: bool = False) -> Tensor:
-        """One pass through the model.
-
-        Returns:
-            logits of the last column (rows, vocabulary), or of every column given
-            (rows, columns, vocabulary).
-        """
-        full = torch.cat([self.mask, mask], dim=1)
-        positions = (full.cumsum(1) - 1)[:, self.width :].clamp(0, self.context - 1)
-        arguments: dict[str, Any] = {"position_ids": positions}
-        if not all_logits:
-            arguments["logits_to_keep"] = 1  # the vocabulary is wide: compute one column
+    def _feed(self, tokens: list[list[int]], all_logits: bool = False) -> Tensor:
+        """Add columns: the tokens of each row."""
+        new, device = range(self.width, self.width + len(tokens[0])), self.forward.device
+        last = self.context - 1
+        positions = [[min(max(n - empty, 0), last) for n in new] for empty in self.padding]
+        step = Step(
+            torch.tensor(tokens, device=device),
+            torch.tensor(positions, device=device),
+            self.padding,
+            new.stop,
+            self.cache,
+            all_logits,
+        )
         try:
-            output = self.model(
-                input_ids=tokens,
-                attention_mask=full,
-                past_key_values=self.cache,
-                use_cache=True,
-                **{name: value for name, value in arguments.items() if name in self._extra},
-            )
+            logits = self.forward(step)
         except Exception:
             self._crop()
             raise
-        self.mask = full
-        return output.logits.float() if all_logits else output.logits[:, -1].float()
+        self.width = new.stop
+        return logits
 
     def _crop(self) -> None:
         """After a failed pass, take back the columns that some layers have added."""
@@ -135,7 +116,8 @@ class Batch:
         if not other.rows:
             return
         if not self.rows:
-            self.rows, self.mask, self.cache = other.rows, other.mask, other.cache
+            self.rows, self.cache = other.rows, other.cache
+            self.width, self.padding = other.width, other.padding
             return
         width = max(self.width, other.width)
         mine, theirs = width - self.width, width - other.width
@@ -144,8 +126,8 @@ class Batch:
                 buffer.widen(mine)
                 buffer.add(rows)
             a.refresh()
-        self.mask = torch.cat([pad(self.mask, (mine, 0)), pad(other.mask, (theirs, 0))])
-        self.rows = self.rows + other.rows
+        self.padding = [n + mine for n in self.padding] + [n + theirs for n in other.padding]
+        self.width, self.rows = width, self.rows + other.rows
 
     def keep(self, indices: list[int]) -> None:
         """Drop all other rows, and the columns that only they needed.
@@ -155,7 +137,7 @@ class Batch:
         if len(indices) == len(self.rows):
             return
         if not indices:
-            self.rows, self.mask, self.cache = [], self.mask[:0, :0], empty_cache()
+            self.rows, self.padding, self.width, self.cache = [], [], 0, empty_cache()
             return
         count, kept = len(indices), set(indices)
         holes = [i for i in range(count) if i not in kept]
@@ -164,12 +146,13 @@ class Batch:
         for hole, mover in zip(holes, movers, strict=True):
             order[hole] = mover
         self.rows = [self.rows[i] for i in order]
-        mask = self.mask[order]
-        width = int(mask.sum(1).max())
-        self.mask = mask[:, -width:]
+        padding = [self.padding[i] for i in order]
+        spare = min(self.width, *padding)
+        self.padding, self.width = [n - spare for n in padding], self.width - spare
+        self._prompts_width -= spare
         for layer in self._layers():
             for buffer in layer.buffers:
-                buffer.keep(holes, movers, count, width)
+                buffer.keep(holes, movers, count, self.width)
             layer.refresh()
 
 

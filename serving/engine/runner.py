@@ -12,6 +12,7 @@ import torch
 from helpers.decoding import Ending
 from helpers.sampling import next_tokens
 from serving.engine.batch import Batch, check_cache
+from serving.engine.forward import forward_of
 from serving.engine.jobs import Sequence
 from serving.engine.logprobs import note_prompt, token_logprob
 from serving.engine.prefix_cache import PrefixCache
@@ -53,10 +54,11 @@ class ModelRunner:
         self.prefill_chunk, self.prefixes, self.stats = prefill_chunk, prefixes, Stats()
         end = model.generation_config.eos_token_id if model.generation_config else None
         self.ends = set(end) if isinstance(end, list) else {end}
+        self._forward = forward_of(model)
         self.decoding, self.prefilling = self._batch([]), self._batch([])
 
     def _batch(self, rows: list[Sequence]) -> Batch:
-        return Batch(self.model, rows, self.context)
+        return Batch(self._forward, rows, self.context)
 
     @property
     def rows(self) -> list[Sequence]:

@@ -263,7 +263,7 @@ def test_times_of_a_text(loaded: Loaded, monkeypatch: pytest.MonkeyPatch) -> Non
     speed does not."""
     passes = [0.0]
     engine = start(loaded, slots=1)
-    hook = loaded[0].register_forward_hook(lambda *_: passes.__setitem__(0, passes[0] + 1))
+    hook = loaded[0].lm_head.register_forward_hook(lambda *_: passes.__setitem__(0, passes[0] + 1))
     monkeypatch.setattr(time, "perf_counter", lambda: passes[0])
     jobs = [make(loaded, room=room, ignore_end=True, seed=room) for room in (9, 5, 1)]
     for job in jobs:
