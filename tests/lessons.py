@@ -27,7 +27,7 @@ from tests.conftest import ROOT, copy_packages
 
 NOTEBOOKS = course.notebooks()
 SANITIZE = ROOT / "tests" / "nbval_sanitize.cfg"
-CELL_SECONDS = 300
+CELL_SECONDS = 600
 # A cell with this tag shows the model that `make model` fetches, or says that it is not there:
 # its stored outputs are those with the model, and only with it are they compared.
 REAL_MODEL, REAL_MODEL_TAG = "smollm2-135m", "needs-smollm2"

@@ -49,7 +49,9 @@ from tests.lessons import (
     tiny,
 )
 
-pytestmark = pytest.mark.slow
+# A lesson of a minute takes five beside other work, and more where its threads wait for each other;
+# what hangs is found by the limit of a cell.
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
 START = "00_start_here.ipynb"
 MOST_MEMORY = 2**30  # bytes that a lesson's kernel may hold
 MOST_MEMORY_REAL = 1.3 * 2**30  # bytes, for a lesson that loads the instruct model
@@ -202,7 +204,6 @@ def test_other_values_at_half_the_length(path: Path, tmp_path: Path, lab_memory:
 
 @each_lesson
 @pytest.mark.soak
-@pytest.mark.timeout(1800)
 def test_the_instruct_model_everywhere(path: Path, tmp_path: Path, smollm2: str) -> None:
     """`make report ARGS="-p MODEL_NAME=smollm2-135m"`: a large vocabulary, and no GPT-2."""
     with PeakFootprint() as watched:

@@ -27,7 +27,9 @@ class Engine:
     """A running engine, asked by plain HTTP."""
 
     def __init__(self, url: str) -> None:
-        self.http = httpx.Client(base_url=url, timeout=120, trust_env=False)
+        # A connection each: an engine closes idle ones, on a busy machine as a request comes.
+        alone = httpx.Limits(max_keepalive_connections=0)
+        self.http = httpx.Client(base_url=url, timeout=300, trust_env=False, limits=alone)
 
     def complete(self, prompt: Any = PROMPT, **more: Any) -> httpx.Response:
         body = {"model": MODEL, "prompt": prompt, "max_tokens": 8, "temperature": 0}
