@@ -14,6 +14,7 @@ https://arxiv.org/abs/2211.05102. (Lesson 10.)
 from __future__ import annotations
 
 import inspect
+import json
 import socket
 import textwrap
 from collections.abc import Callable
@@ -22,7 +23,10 @@ from typing import Any
 
 from helpers.isolated import run_isolated
 from helpers.memory import Shape, kv_cache_bytes
+from helpers.models import locate
 from system.errors import ParameterError
+
+IN_PLACE = "course-gpt-16m"  # where a model of another form was asked for
 
 
 def device_gb(
@@ -167,3 +171,18 @@ def _check(of: Shape, tensor: int, pipeline: int) -> None:
         if not good or (most is not None and count > most):
             until = "" if most is None else f", at most the {most} layers"
             raise ParameterError(name, count, f"a whole number of at least 1{until}")
+
+
+def gpt2_form(name: str) -> str:
+    """The model, or the course's largest where the lesson cannot cut it, and it says so.
+
+    The lesson takes layers by the names that GPT-2 gives them.
+
+    Args:
+        name: as `helpers.load` takes it.
+    """
+    kind = json.loads((locate(name) / "config.json").read_text(encoding="utf-8"))["model_type"]
+    if kind == "gpt2":
+        return name
+    print(f"{name} is not of GPT-2's form: {IN_PLACE} is cut")
+    return IN_PLACE

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from classroom.parallel import device_gb, on_two, token_bytes_sent
+from classroom.parallel import device_gb, gpt2_form, on_two, token_bytes_sent
 from helpers.isolated import ChildFailed
 from helpers.memory import kv_cache_bytes, shape
 from system.errors import ParameterError
@@ -59,3 +59,10 @@ def test_two_processes_add_up_what_each_has() -> None:
 def test_a_process_that_raises_says_why() -> None:
     with pytest.raises(ChildFailed, match="ValueError: rank 0 from 3"):
         on_two(broken, start=3.0)
+
+
+def test_a_model_that_cannot_be_cut_is_named(
+    smollm2: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert gpt2_form("course-gpt-1m") == "course-gpt-1m" and not capsys.readouterr().out
+    assert gpt2_form(smollm2) == "course-gpt-16m" and smollm2 in capsys.readouterr().out
