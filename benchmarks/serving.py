@@ -1,56 +1,57 @@
-"""Six ways to serve the same model to 1, 8 and 32 clients, side by side. (Lesson 09.)
+"""Ways to serve the same model to 1, 8 and 32 clients, side by side. (Lesson 09.)
 
     python -m benchmarks.serving [--quick] [--health] [--transformers PATH]
+    python -m benchmarks.serving --models smollm2-135m --servers int8 llama.cpp vllm --clients 8
 
 `make bench` runs it and writes the tables into benchmarks/README.md; what is measured,
-and how, stands there.
+and how, stands there. Each finished piece (one load of one round through all servers) is kept
+in build/benchmarks/; a run does what is still missing, and `--tables` only writes.
 """
 
 from __future__ import annotations
 
 import argparse
-import platform
 import shutil
-import subprocess
 import sys
-import time
-from collections import defaultdict
+import tempfile
 from contextlib import ExitStack
-from dataclasses import replace
-from http.client import HTTPConnection
-from importlib.metadata import version
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 import httpx
 from tqdm import tqdm
 
-from benchmarks import servers, tables
-from benchmarks.servers import PAGED, PAGED_BF16, PLAIN, STATIC, STEP, TUTORIAL, Contender
-from benchmarks.tables import Sample, Samples
-from serving.client import ServerError, ServerProcess
-from serving.client.load_test import Load, Report, bodies, run, spread
+from benchmarks import health, servers, serving_tables, store, tables
+from benchmarks.servers import NAMES, Contender, Entry
+from benchmarks.store import Store
+from benchmarks.tables import Sample
+from serving.client import ServerError
+from serving.client.load_test import Load, Report, bodies, run
 from system import startup
-from system.machine import physical_memory, processor_name, processors
 
 README = Path(__file__).with_name("README.md")
-EQUAL: dict[str, Any] = {"min_tokens": 48, "max_tokens": 48}
-MIXED: dict[str, Any] = {"min_tokens": 8, "max_tokens": 128, "skewed": True}
+MODELS = ("course-gpt-16m", "smollm2-135m")
+KINDS: dict[str, dict[str, Any]] = {
+    "equal": {"min_tokens": 48, "max_tokens": 48},
+    "mixed": {"min_tokens": 8, "max_tokens": 128, "skewed": True},
+}
 CLIENTS = {1: 3, 8: 16, 32: 64}  # clients → requests of one load, over all clients
-HEALTH_LIMIT = 0.1  # seconds
-PROMPT = "Machine learning is"
+LARGE = 200e6  # bytes of weights from which 32 clients of a serial server would wait too long
+Piece = tuple[int, str, list[str]]  # round, load, servers
+FACTS = ("flask", "waitress", "ctranslate2", "xllamacpp")
 
 
-def loads(quick: bool) -> dict[str, Load]:
+def loads(quick: bool = False) -> dict[str, Load]:
     """Every load, by the heading of its column."""
     found = {}
-    for kind, lengths in (("equal", EQUAL), ("mixed", MIXED)):
+    for kind, lengths in KINDS.items():
         for clients, requests in CLIENTS.items():
             if quick:
                 requests, lengths = clients, lengths | {"max_tokens": 16, "min_tokens": 8}
                 if kind == "equal":
                     lengths["min_tokens"] = 16
-            load = Load("", requests=requests, clients=clients, timeout=300, **lengths)
+            load = Load("", requests=requests, clients=clients, timeout=600, **lengths)
             found[f"{kind}, {clients}"] = load
     return found
 
@@ -71,185 +72,132 @@ def check(report: Report) -> None:
 
 def greedy_text(url: str, model: str) -> str:
     """One text without sampling: it shows that two servers run the same model."""
-    body = {"model": model, "prompt": PROMPT, "max_tokens": 24, "temperature": 0}
+    body = {"model": model, "prompt": health.PROMPT, "max_tokens": 24, "temperature": 0}
     answer = httpx.post(f"{url}/v1/completions", json=body, timeout=120, trust_env=False)
     return str(answer.raise_for_status().json()["choices"][0]["text"])
 
 
-def start(folder: Path, transformers: str, stack: ExitStack) -> tuple[list[Contender], list[str]]:
+def asked_of(entry: Entry, contender: Contender, load: Load) -> Load:
+    """The load as this server is to be sent it."""
+    parameters = {"temperature": 0} | entry.parameters
+    return replace(load, url=contender.url, model=entry.model, parameters=parameters)
+
+
+def start(
+    entries: dict[str, Entry], stack: ExitStack
+) -> tuple[dict[str, Contender], dict[str, str]]:
     """Start and warm up every server: those that run, paused, and why others do not."""
-    running, missing, texts = [], [], {}
-    everyone = servers.contenders(folder, transformers)
-    for name, server in tqdm(everyone.items(), "starting", unit="server", file=sys.stderr):
+    running, missing, texts = {}, {}, {}
+    for key, entry in tqdm(entries.items(), "starting", unit="server", file=sys.stderr):
         try:
-            contender = Contender(name, server)
+            contender = Contender(NAMES[key], entry.make())
         except (ServerError, OSError) as error:
-            if name not in (PLAIN, PAGED, PAGED_BF16):
+            if not entry.optional:
                 raise
-            why = error.strerror if isinstance(error, OSError) else error  # without the path
-            missing.append(f"{name}: not measured, because it did not start ({why})")
+            # without the path
+            missing[key] = str(error.strerror if isinstance(error, OSError) else error)
             continue
         stack.callback(contender.stop)
-        texts[name] = greedy_text(contender.url, str(folder))
+        if entry.exact:
+            texts[key] = greedy_text(contender.url, entry.model)
         for clients in CLIENTS:
-            warm = Load(contender.url, str(folder), clients, clients, min_tokens=4, max_tokens=8)
-            check(run(replace(warm, parameters={"temperature": 0})))
+            if not (entry.serial and clients > 8):
+                warm = Load("", requests=clients, clients=clients, min_tokens=4, max_tokens=8)
+                check(run(asked_of(entry, contender, warm)))
         contender.pause()
-        running.append(contender)
-    different = [n for n in texts if n != PAGED_BF16 and texts[n] != texts[STEP]]
-    if different:
-        raise RuntimeError(f"another greedy text than the others wrote: {', '.join(different)}")
+        running[key] = contender
+    if len(set(texts.values())) > 1:
+        raise RuntimeError(f"servers of the same weights wrote different greedy texts: {texts}")
     return running, missing
 
 
-def measure(running: list[Contender], todo: dict[str, Load], model: str, rounds: int) -> Samples:
-    """Every load on every server, one after the other, `rounds` times over."""
-    samples: Samples = defaultdict(list)
-    requests = sum(load.requests for load in todo.values()) * len(running) * rounds
-    with tqdm(total=requests, unit="request", file=sys.stderr) as bar:
-        for number in range(rounds):
-            for name, load in todo.items():
-                for contender in running:
-                    bar.set_description(f"{name}: {contender.name}"[:40])
-                    contender.resume()
-                    asked = replace(load, url=contender.url, model=model, seed=number)
-                    report = run(replace(asked, parameters={"temperature": 0}), bar.update)
-                    contender.pause()
-                    check(report)
-                    samples[contender.name, name].append(Sample.of(report.summary()))
-    return samples
+def measure(
+    running: dict[str, Contender],
+    entries: dict[str, Entry],
+    pieces: list[Piece],
+    keep: Store,
+    model: str,
+    quick: bool = False,
+) -> None:
+    """Each piece: its load on its servers, one right after the other.
 
-
-def health_times(model: Path, probes: int) -> list[float]:
-    """Seconds that /health takes with every slot and place in the queue taken by a stream.
-
-    The load runs in a process of its own: the probes must not wait for it. Every probe
-    is a new connection, as an orchestrator's is.
+    Raises:
+        RuntimeError: a server failed that is not optional; others are left out from then on.
     """
-    full = str(servers.SLOTS + servers.QUEUE)
-    with servers.ours(model, "continuous") as server:
-        command = [sys.executable, "-m", "serving.client.load_test", server.url]
-        command += ["--clients", full, "--requests", "100000", "--tokens", "64-128"]
-        load = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-        try:
-            time.sleep(3)  # until every client is connected
-            _must_be_full(server)
-            times = [_probe(server) for _ in tqdm(range(probes), "/health", file=sys.stderr)]
-            _must_be_full(server)
-            return times
-        finally:
-            load.kill()
-            load.wait()
+    every = loads(quick)
+    requests = sum(every[load].requests * len(keys) for _, load, keys in pieces)
+    with tqdm(total=requests, unit="request", file=sys.stderr) as bar:
+        for number, load, keys in pieces:
+            done = {}
+            for key in keys:
+                bar.set_description(f"{load}: {NAMES[key]}"[:40])
+                if key not in running:
+                    continue
+                contender, entry = running[key], entries[key]
+                contender.resume()
+                asked = asked_of(entry, contender, replace(every[load], seed=number))
+                try:
+                    check(report := run(asked, bar.update))
+                except (RuntimeError, httpx.HTTPError) as error:
+                    if not entry.optional:
+                        raise
+                    keep.put(("missing", model, key), f"under {load}: {error}")
+                    running.pop(key).stop()
+                    continue
+                done[key] = Sample.of(report.summary(), contender.resident)
+                contender.pause()
+            for key, sample in done.items():
+                keep.put(("serving", model, key, load, number), asdict(sample))
 
 
-def _must_be_full(server: ServerProcess) -> None:
-    body = {"prompt": PROMPT, "max_new_tokens": 1}
-    for _ in range(5):  # a place is free for a moment when a client has its answer
-        answer = httpx.post(f"{server.url}/generate", json=body, timeout=120, trust_env=False)
-        if answer.status_code == 503:
+def planned(
+    given: argparse.Namespace, entries: dict[str, Entry], large: bool, keep: Store, model: str
+) -> list[Piece]:
+    """The pieces that are asked for and not there, of these servers."""
+    pieces = []
+    for number in range(given.rounds):
+        for kind in given.lengths:
+            for clients in given.clients:
+                load = f"{kind}, {clients}"
+                keys = [k for k, e in entries.items() if not (large and e.serial and clients > 8)]
+                there = [("serving", model, key, load, number) in keep for key in keys]
+                if given.again or not all(there):
+                    pieces.append((number, load, keys))
+    return pieces
+
+
+def run_model(given: argparse.Namespace, model: str, keep: Store) -> None:
+    """All that is asked for of one model."""
+    name = Path(model).name
+    with servers.endless(model) as folder, ExitStack() as stack:
+        large = sum(file.stat().st_size for file in folder.glob("*.safetensors")) > LARGE
+        entries = servers.contenders(folder, given.transformers)
+        entries = {key: entry for key, entry in entries.items() if key in given.servers}
+        if large:  # what static batches cost, the small model shows
+            entries.pop("static", None)
+        if not planned(given, entries, large, keep, name):
             return
-    raise RuntimeError("the server had places left: /health was not measured under full load")
+        running, missing = start(entries, stack)
+        for key in entries:
+            keep.put(("missing", name, key), missing.get(key, ""))
+        pieces = planned(given, {key: entries[key] for key in running}, large, keep, name)
+        measure(running, entries, pieces, keep, name, given.quick)
 
 
-def _probe(server: ServerProcess) -> float:
-    # Not httpx: it prepares for TLS with every new client, which takes longer than /health.
-    connection = HTTPConnection(server.url.removeprefix("http://"), timeout=10)
-    began = time.perf_counter()
-    connection.request("GET", "/health")
-    answer = connection.getresponse()
-    answer.read()
-    seconds = time.perf_counter() - began
-    connection.close()
-    if answer.status != 200:
-        raise RuntimeError(f"/health answered {answer.status} on a full server")
-    time.sleep(0.1)
-    return seconds
-
-
-def machine(model: str) -> str:
-    """What the figures were measured on, without anything that names the machine."""
-    import torch
-
-    names = ("torch", "transformers", "flask", "waitress")
-    return (
-        f"Measured on {time.strftime('%Y-%m-%d')}: {processors():.3g} CPUs ({processor_name()}, "
-        f"{torch.backends.cpu.get_cpu_capability()}), "
-        f"{physical_memory().total / 2**30:.0f} GiB of memory, {platform.system()}, "
-        f"Python {platform.python_version()}, "
-        + ", ".join(f"{name} {version(name)}" for name in names)
-        + f"; `{model}` in float32 with {torch.get_num_threads()} threads."
-    )
-
-
-def first_token(samples: Samples, load: str, server: str = STEP) -> float:
-    """Time to first token under a load, less that of an idle server, in decoding steps."""
-    alone = tables.median(samples[server, load.partition(",")[0] + ", 1"], lambda s: s.ttft)
-    return tables.median(samples[server, load], lambda s: (s.ttft - alone) / s.per_token)
-
-
-def targets(samples: Samples) -> list[tuple[str, float, float, bool]]:
-    """What this course's server is to reach: (what, figure, bound, whether it is a lower one)."""
-    found = []
-
-    def faster(other: str, load: str, bound: float) -> None:
-        if (other, load) in samples:
-            value = tables.ratio(samples, load, STEP, other, lambda s: s.tokens_per_second)
-            found.append((f"tokens/s against {other}; {load} clients", value, bound, True))
-
-    for kind in ("equal", "mixed"):
-        faster(TUTORIAL, f"{kind}, 8", 4)
-        faster(TUTORIAL, f"{kind}, 32", 6)
-        for clients in (8, 32):
-            faster(PAGED, f"{kind}, {clients}", 1.3)
-        steps = first_token(samples, f"{kind}, 8")
-        what = f"first token, in steps after its prefill; {kind}, 8 clients"
-        found.append((what, steps, 3, False))
-    for clients in (8, 32):
-        value = tables.ratio(samples, f"mixed, {clients}", STEP, STATIC, lambda s: s.p50)
-        found.append((f"p50 against static batches; mixed, {clients} clients", value, 1 / 3, False))
-    return found
-
-
-def write_up(samples: Samples, names: list[str], model: str, rounds: int) -> str:
-    """The tables of all servers and loads."""
-    speed = tables.grid(samples, names, TUTORIAL, lambda s: s.tokens_per_second, "{:.0f}".format)
-    wait = tables.grid(samples, names, TUTORIAL, lambda s: s.p50, "{:.2f}".format)
-    first = tables.grid(samples, names, TUTORIAL, lambda s: 1000 * s.ttft, "{:.0f}".format)
-    verdict = ["| target | figure | bound | |", "|---|---|---|---|"]
-    for what, value, bound, lower in targets(samples):
-        reached = value >= bound if lower else value <= bound
-        sign = "at least" if lower else "at most"
-        verdict.append(f"| {what} | {value:.2f} | {sign} {bound:.2g} | {'✓' if reached else '✗'} |")
-    return "\n\n".join(
-        [
-            machine(model),
-            f"Medians of rounds: {rounds}; in brackets the ratio to the tutorial's server.",
-            f"**Tokens per second** (more is better), by lengths and number of clients:\n\n{speed}",
-            f"**Median latency of a request in seconds** (less is better):\n\n{wait}",
-            f"**Median time to first token in milliseconds** (less is better):\n\n{first}",
-            "**What this course's server is to reach**:\n\n" + "\n".join(verdict),
-        ]
-    )
-
-
-def health_text(times: list[float]) -> str:
-    """The line about /health."""
-    found, worst = spread(times), max(times)
-    return (
-        f"**/health** with {servers.SLOTS} slots and a queue of {servers.QUEUE} full of streams, "
-        f"{len(times)} times: p50 {1000 * (found['p50'] or 0):.0f} ms, "
-        f"p99 {1000 * (found['p99'] or 0):.0f} ms, longest {1000 * worst:.0f} ms "
-        f"(at most {1000 * HEALTH_LIMIT:.0f}) {'✓' if worst <= HEALTH_LIMIT else '✗'}"
-    )
-
-
-def main(argv: list[str] | None = None) -> int:
-    """Measure, print, and (a whole run) write into the README; 0 where all was measured."""
+def arguments(argv: list[str] | None) -> argparse.Namespace:
+    """What is asked for on the command line."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.serving", description=__doc__)
-    parser.add_argument("--model", default="course-gpt-16m")
+    parser.add_argument("--models", nargs="+", default=MODELS, metavar="NAME")
+    parser.add_argument("--servers", nargs="+", choices=NAMES, default=list(NAMES), metavar="NAME",
+                        help=f"of {', '.join(NAMES)}")  # fmt: skip
+    parser.add_argument("--clients", nargs="+", type=int, choices=CLIENTS, default=list(CLIENTS))
+    parser.add_argument("--lengths", nargs="+", choices=KINDS, default=list(KINDS))
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--quick", action="store_true", help="a minute to see that all works")
+    parser.add_argument("--again", action="store_true", help="measure anew what is there")
+    parser.add_argument("--quick", action="store_true", help="to see that all works: one round "
+                        "of short texts; nothing is kept or written")  # fmt: skip
     parser.add_argument("--health", action="store_true", help="only the time of /health")
+    parser.add_argument("--tables", action="store_true", help="only write the tables")
     beside = Path(sys.executable).with_name("transformers")
     default = str(beside) if beside.exists() else shutil.which("transformers") or "transformers"
     parser.add_argument(
@@ -258,22 +206,37 @@ def main(argv: list[str] | None = None) -> int:
     given = parser.parse_args(argv)
     if given.rounds < 1:
         parser.error("--rounds is at least 1")
-    rounds = 1 if given.quick else given.rounds
-    parts = []
-    with servers.endless(given.model) as folder:
-        if not given.health:
-            todo = loads(given.quick)
-            with ExitStack() as stack:
-                running, missing = start(folder, given.transformers, stack)
-                samples = measure(running, todo, str(folder), rounds)
-            parts = [write_up(samples, list(todo), given.model, rounds)]
-            if missing:
-                parts.append("\n".join(missing) + f"\n\nThese need `{servers.NEEDS}`.")
-        parts.append(health_text(health_times(folder, 20 if given.quick else 100)))
-    text = "\n\n".join(parts)
+    given.rounds = 1 if given.quick else given.rounds
+    return given
+
+
+def run_all(given: argparse.Namespace, keep: Store) -> None:
+    """All that is asked for."""
+    if not given.health:
+        for model in given.models:
+            run_model(given, model, keep)
+    key = "health", Path(given.models[0]).name
+    if given.health or (given.servers == list(NAMES) and (given.again or key not in keep)):
+        with servers.endless(given.models[0]) as folder:
+            keep.put(key, health.times(folder, 20 if given.quick else 100))
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Measure, print, and (unless it is quick) write into the README; 1 where it had to stop."""
+    given = arguments(argv)
+    with tempfile.TemporaryDirectory() as place:
+        folder = Path(place) if given.quick else store.FOLDER
+        keep = Store(folder / "serving.jsonl", store.machine(*FACTS))
+        try:
+            if not given.tables:
+                run_all(given, keep)
+        except RuntimeError as error:
+            print(f"Stopped, what was finished is kept: {error}", file=sys.stderr)
+            return 1
+        text = serving_tables.report(keep)
     print(text)
-    if not (given.quick or given.health):
-        tables.replace(README, text)
+    if not given.quick:
+        tables.replace(README, "serving", text)
     return 0
 
 

@@ -1,4 +1,4 @@
-"""The serving benchmark: its arithmetic, its fairness check, and the tutorial's server for real."""
+"""The benchmarks: their arithmetic, what they keep, their fairness, and small runs for real."""
 
 from __future__ import annotations
 
@@ -10,18 +10,33 @@ from pathlib import Path
 import pytest
 
 import helpers
-from benchmarks import serving, tables
-from benchmarks.servers import STATIC, STEP, TUTORIAL, Contender, endless
-from benchmarks.tables import Sample, grid, ratio
+from benchmarks import inference, servers, serving, serving_tables, store, tables, targets
+from benchmarks.health import PROMPT
+from benchmarks.servers import (
+    LLAMA,
+    NAMES,
+    OURS,
+    RIVALS,
+    STATIC,
+    STEP,
+    TUTORIAL,
+    Contender,
+    Entry,
+    endless,
+)
+from benchmarks.store import Store
+from benchmarks.tables import Sample, Samples, grid, ratio
 from serving.client import ServerError
 from serving.client.engines import CommandServer
-from serving.client.load_test import Load, Report, Result, run
+from serving.client.load_test import Load, Report, Result
 
-SAMPLE = Sample(tokens_per_second=100, p50=1, p95=2, ttft=0.1, ttft_p95=0.2, per_token=0.01)
+SAMPLE = Sample(
+    tokens_per_second=100, p50=1, p95=2, ttft=0.1, ttft_p95=0.2, per_token=0.01, resident=1e9
+)
 
 
-def speeds(*values: float) -> list[Sample]:
-    return [replace(SAMPLE, tokens_per_second=value) for value in values]
+def speeds(*values: float) -> dict[int, Sample]:
+    return {n: replace(SAMPLE, tokens_per_second=value) for n, value in enumerate(values)}
 
 
 def test_ratios_are_taken_round_by_round() -> None:
@@ -29,34 +44,74 @@ def test_ratios_are_taken_round_by_round() -> None:
     assert ratio(samples, "load", "fast", "slow", lambda s: s.tokens_per_second) == 3
     samples["fast", "load"] = speeds(60, 40, 200)  # 6, 2 and 2; the medians' ratio is still 3
     assert ratio(samples, "load", "fast", "slow", lambda s: s.tokens_per_second) == 2
+    del samples["slow", "load"][1], samples["slow", "load"][2]  # of the first round alone
+    assert ratio(samples, "load", "fast", "slow", lambda s: s.tokens_per_second) == 6
 
 
 def test_table_holds_values_and_ratios() -> None:
     samples = {("a", "x"): speeds(10, 30, 20), ("b", "x"): speeds(25, 75, 50)}
-    text = grid(samples, ["x"], "a", lambda s: s.tokens_per_second, "{:.0f}".format)
+    samples["b", "y"] = speeds(7)
+    text = grid(samples, ["x", "y"], "a", lambda s: s.tokens_per_second, "{:.0f}".format)
     assert text.splitlines() == [
-        "| server | x |",
-        "|---|---|",
-        "| a | 20 (1×) |",
-        "| b | 50 (2.5×) |",
+        "| server | x | y |",
+        "|---|---|---|",
+        "| a | 20 (1×) | – |",
+        "| b | 50 (2.5×) | 7 |",
     ]
 
 
+def everywhere(*names: str) -> Samples:
+    return {(name, load): {0: SAMPLE} for name in names for load in serving.loads()}
+
+
 def test_targets_are_computed_and_missing_servers_left_out() -> None:
-    samples = {
-        (s, load): [SAMPLE] for s in (TUTORIAL, STATIC, STEP) for load in serving.loads(True)
-    }
+    samples = everywhere(TUTORIAL, STATIC, STEP)
     for load in ("equal, 8", "mixed, 8"):
-        samples[STEP, load] = [replace(SAMPLE, tokens_per_second=500, ttft=0.125, p50=0.25)]
-    found = {what: (value, bound) for what, value, bound, _ in serving.targets(samples)}
-    assert found[f"tokens/s against {TUTORIAL}; equal, 8 clients"] == (5, 4)
-    assert found[f"tokens/s against {TUTORIAL}; mixed, 32 clients"] == (1, 6)
-    assert found["p50 against static batches; mixed, 8 clients"] == (0.25, 1 / 3)
-    steps, _ = found["first token, in steps after its prefill; equal, 8 clients"]
+        samples[STEP, load] = {0: replace(SAMPLE, tokens_per_second=500, ttft=0.125, p50=0.25)}
+    found = targets.of_small_model(samples)
+    figures = {(t.what, t.bound): t.figure for t in found}
+    assert figures[f"tokens/s against {TUTORIAL}; equal, 8 clients", 4] == 5
+    assert figures[f"tokens/s against {TUTORIAL}; equal, 8 clients", 10] == 5
+    assert figures[f"tokens/s against {TUTORIAL}; mixed, 32 clients", 6] == 1
+    assert figures["p50 against static batches; mixed, 8 clients", 1 / 3] == 0.25
+    steps = figures["first token, in steps after its prefill; equal, 8 clients", 3]
     assert steps == pytest.approx(2.5)
-    assert not any("transformers" in what for what in found)
-    text = serving.write_up(samples, list(serving.loads(True)), "course-gpt-1m", 1)
-    assert "5.00 | at least 4 | ✓" in text and "1.00 | at least 6 | ✗" in text
+    assert not any("transformers" in t.what for t in found)
+    text = serving_tables.write_up(samples, "course-gpt-16m")
+    assert "5.00 | at least 4 | ✓" in text and "5.00 | at least 10 | ✗" in text
+    assert "| 1000 (1×) |" in text  # megabytes
+    # A part of a run has fewer targets, and no error.
+    assert targets.of_small_model({(STEP, "equal, 8"): {0: SAMPLE}}) == []
+
+
+def test_the_best_of_ours_meets_the_best_of_theirs() -> None:
+    samples = everywhere(*OURS, *RIVALS)
+    vllm, int8, load = NAMES["vllm"], NAMES["int8"], "mixed, 32"
+    samples[vllm, load] = {0: replace(SAMPLE, tokens_per_second=200, p95=1)}
+    samples[int8, load] = {0: replace(SAMPLE, tokens_per_second=280, p95=3)}
+    found = {t.what: t for t in targets.of_real_model(samples)}
+    speed = found[f"tokens/s against {vllm} ({int8}); mixed, 32 clients"]
+    wait = found[f"p95 against {vllm} ({int8}); mixed, 32 clients"]
+    assert (speed.figure, speed.reached) == (1.4, True)
+    assert (wait.figure, wait.bound, wait.reached) == (3, 1, False)
+    alone = found[f"tokens/s against {LLAMA}; mixed, 1 client"]
+    assert (alone.figure, alone.bound, alone.reached) == (1, 1, True)
+    assert len(found) == 2 * (1 + 2 * 2)
+
+
+def test_a_store_keeps_finished_pieces_of_this_machine(tmp_path: Path) -> None:
+    file = tmp_path / "new" / "pieces.jsonl"
+    first = Store(file, "torch 1")
+    first.put(("a", 1, 0), 3.5)
+    first.put(("a", 2, 0), {"x": float("nan")})
+    first.put(("a", 1, 0), 4.5)  # again: the newest counts
+    Store(file, "torch 2").put(("a", 3, 0), 9)
+    with file.open("a", encoding="utf-8") as half:
+        half.write('{"key": ["a", 4')  # killed while it wrote
+    again = Store(file, "torch 1")
+    assert again["a", 1, 0] == 4.5 and ("a", 3, 0) not in again
+    assert list(again.under("a")) == [(1, 0), (2, 0)]
+    assert again.measured("a").endswith(": torch 1.")
 
 
 def test_less_work_is_noticed() -> None:
@@ -71,33 +126,77 @@ def test_less_work_is_noticed() -> None:
 
 def test_tables_go_between_the_markers(tmp_path: Path) -> None:
     file = tmp_path / "README.md"
-    file.write_text(f"before\n{tables.START}\nold\n{tables.END}\nafter\n", "utf-8")
-    tables.replace(file, "new")
-    assert file.read_text("utf-8") == f"before\n{tables.START}\n\nnew\n\n{tables.END}\nafter\n"
-    file.write_text("no markers", "utf-8")
+    start, end = tables.markers("serving")
+    file.write_text(f"before\n{start}\nold\n{end}\nafter\n", "utf-8")
+    tables.replace(file, "serving", "new")
+    assert file.read_text("utf-8") == f"before\n{start}\n\nnew\n\n{end}\nafter\n"
     with pytest.raises(ValueError, match="README.md lacks"):
-        tables.replace(file, "new")
-    assert file.read_text("utf-8") == "no markers"
-    assert tables.START in serving.README.read_text("utf-8")
+        tables.replace(file, "inference", "new")
+    assert file.read_text("utf-8") == f"before\n{start}\n\nnew\n\n{end}\nafter\n"
+    for section in ("serving", "inference"):
+        assert tables.markers(section)[0] in serving.README.read_text("utf-8")
+
+
+def redirect(monkeypatch: pytest.MonkeyPatch, folder: Path) -> Path:
+    """Results and tables of the benchmarks go there; returns the file of the tables."""
+    readme = folder / "README.md"
+    lines = [line for part in ("serving", "inference") for line in tables.markers(part)]
+    readme.write_text("\n".join(lines), "utf-8")
+    for module in (serving, inference):
+        monkeypatch.setattr(module, "README", readme)
+    monkeypatch.setattr(store, "FOLDER", folder / "kept")
+    return readme
 
 
 @pytest.mark.slow
-def test_tutorial_server_does_the_whole_work() -> None:
+def test_servers_do_the_whole_work_and_a_second_run_only_what_is_missing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    readme = redirect(monkeypatch, tmp_path)
+    monkeypatch.setattr(serving, "CLIENTS", {1: 2, 8: 8})
+    monkeypatch.setattr(serving, "KINDS", {"mixed": {"min_tokens": 4, "max_tokens": 12}})
+    made = servers.contenders
+    failing = Entry(lambda: CommandServer([sys.executable, "-c", "exit('no vLLM')"]), optional=True)
+    monkeypatch.setattr(servers, "contenders", lambda *a: made(*a) | {"vllm": failing})
+    part = ["--models", "course-gpt-1m", "--servers", "tutorial", "int8", "vllm", "--rounds", "1"]
+    part += ["--lengths", "mixed", "--clients"]
+    assert serving.main([*part, "8"]) == 0
+    assert "| server | mixed, 8 |" in readme.read_text("utf-8")
+    assert serving.main([*part, "1", "8"]) == 0
+    text = readme.read_text("utf-8")
+    assert "| server | mixed, 1 | mixed, 8 |" in text and f"{NAMES['int8']} |" in text
+    assert f"{NAMES['vllm']}: not measured: no vLLM" in text
+    kept = (tmp_path / "kept" / "serving.jsonl").read_text("utf-8")
+    assert kept.count('"mixed, 8", 0]') == 2 and kept.count('"mixed, 1", 0]') == 2
     with endless("course-gpt-1m") as folder:
         command = [sys.executable, "-m", "benchmarks.tutorial_server", str(folder), "{port}"]
         contender = Contender(TUTORIAL, CommandServer(command))
         try:
             text = serving.greedy_text(contender.url, str(folder))
-            contender.pause()
-            contender.resume()
-            load = Load(contender.url, str(folder), 6, 3, min_tokens=4, max_tokens=60)
-            report = run(replace(load, parameters={"temperature": 0}))
         finally:
             contender.stop()
-        serving.check(report)
-        assert contender.server.process.poll() is not None
+        assert contender.server.process and contender.server.process.poll() is not None
     alone = helpers.load("course-gpt-1m", "cpu")
-    assert text == alone.generate(serving.PROMPT, max_new_tokens=24, temperature=0).new_text
+    assert text == alone.generate(PROMPT, max_new_tokens=24, temperature=0).new_text
+
+
+@pytest.mark.slow
+def test_engines_are_measured_and_their_texts_compared(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    readme = redirect(monkeypatch, tmp_path)
+    part = ["--models", "course-gpt-1m", "--engines", "pipeline", "ct2-int8", "--rounds", "1"]
+    assert inference.main([*part, "--batches", "2"]) == 0
+    text = readme.read_text("utf-8")
+    assert "| tokens/s at batch | 2 | of the limit, 2 | resident MB |" in text
+    assert "| CTranslate2, int8 | " in text
+    kept = (tmp_path / "kept" / "inference.jsonl").read_text("utf-8")
+    assert inference.main([*part, "--batches", "2"]) == 0  # nothing is missing, nothing runs
+    assert (tmp_path / "kept" / "inference.jsonl").read_text("utf-8") == kept
+    same = {"pipeline": {"ids": [1, 2]}, "fp32": {"ids": [1, 2]}, "int8": {"ids": [3]}}
+    inference.check("course-gpt-1m", same)
+    with pytest.raises(RuntimeError, match="wrote different texts"):
+        inference.check("course-gpt-1m", same | {"ct2-fp32": {"ids": [1, 3]}})
 
 
 def test_a_server_that_does_not_start_says_why() -> None:
