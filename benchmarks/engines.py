@@ -211,8 +211,11 @@ def main() -> None:
     end_with_parent()
     answers = os.fdopen(os.dup(1), "w", encoding="utf-8", buffering=1)
     os.dup2(2, 1)  # what libraries print cannot mix with the answers
+    from serving.footprint import give_back_memory
+
     engine, folder = sys.argv[1:]
     write = load(engine, folder)
+    give_back_memory()  # of what loading took
     print(json.dumps({"ready": True}), file=answers)
     for line in sys.stdin:
         print(json.dumps(measure(write, **json.loads(line))), file=answers)

@@ -25,6 +25,7 @@ NEEDS = 'pip install "transformers[serving]"'
 # Uncapped, the cache of continuous batching takes most of the machine's memory.
 CAPPED = ["--continuous-batching", "--cb-num-blocks", "128", "--cb-max-batch-tokens", "512"]
 SLOTS, QUEUE = 32, 64
+CONTEXT = 256  # tokens of a text for servers that must be told: more than any load asks for
 STARTING = 300  # seconds: vLLM takes a minute
 
 # By the names that `--servers` takes; the values head the rows of the tables.
@@ -182,9 +183,9 @@ def contenders(folder: Path, transformers: str) -> dict[str, Entry]:
         ),
         **_transformers(folder, transformers),
         "llama.cpp": Entry(
-            partial(llama_cpp, folder.name, SLOTS, 256), parameters=whole, optional=True
+            partial(llama_cpp, folder.name, SLOTS, CONTEXT), parameters=whole, optional=True
         ),
-        "vllm": Entry(partial(vllm, model, SLOTS), parameters=whole, optional=True),
+        "vllm": Entry(partial(vllm, model, SLOTS, CONTEXT), parameters=whole, optional=True),
         "static": course("static", True, batching="static"),
         "fp32": course("fp32", True),
         "bf16": course("bf16", dtype="bfloat16"),
@@ -193,6 +194,10 @@ def contenders(folder: Path, transformers: str) -> dict[str, Entry]:
     if not (models_folder() / f"{folder.name}.gguf").is_file():
         del found["llama.cpp"]
     if "engine" in Config.model_fields:
-        found["ct2-fp32"] = course("ct2-fp32", optional=True, engine="ctranslate2")
-        found["ct2-int8"] = course("ct2-int8", optional=True, engine="ctranslate2", dtype="int8")
+        fast: dict[str, Any] = {
+            "engine": "ctranslate2",
+            "engine_cache": str(folder.parent / "converted"),
+        }
+        found["ct2-fp32"] = course("ct2-fp32", optional=True, **fast)
+        found["ct2-int8"] = course("ct2-int8", optional=True, **fast, dtype="int8")
     return found

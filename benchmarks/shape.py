@@ -41,8 +41,8 @@ def write_shape(folder: str) -> None:
     shutil.copy(locate(TOKENIZER) / "tokenizer_config.json", folder)
     content = json.loads((locate(TOKENIZER) / "tokenizer.json").read_text("utf-8"))
     words = content["model"]["vocab"]
-    first = max(words.values()) + 1
-    words |= {f"<{number}>": number for number in range(first, config.vocab_size)}
+    taken = {*words.values(), *(token["id"] for token in content["added_tokens"])}
+    words |= {f"<{n}>": n for n in range(config.vocab_size) if n not in taken}
     (Path(folder) / "tokenizer.json").write_text(json.dumps(content), "utf-8")
 
 
