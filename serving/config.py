@@ -45,6 +45,12 @@ class Config(GuardSettings):
     dtype: Literal["auto", "float32", "bfloat16", "float16", "int8"] = Field(
         "auto", description="number format of the weights; auto takes what suits the device"
     )
+    engine: Literal["torch", "ctranslate2"] = Field(
+        "torch", description="what computes: torch, or ctranslate2 (faster on CPUs, can do less)"
+    )
+    engine_cache: str = Field(
+        "", description="folder for models converted for ctranslate2; none: the user's cache"
+    )
     host: str = Field("127.0.0.1", description="the address to listen on; 0.0.0.0 is all of them")
     port: int = Field(5000, ge=0, le=65535, description="the port to listen on; 0 takes a free one")
     allowed_hosts: Names = Field(
@@ -106,6 +112,11 @@ class Config(GuardSettings):
                 f"not be larger than {PREFIX}MAX_LENGTH_LIMIT={self.max_length_limit}"
             )
         return self
+
+    @property
+    def way_of_batching(self) -> str:
+        """How the engine batches; ctranslate2's way is dynamic: texts leave, but cannot join."""
+        return "dynamic" if self.engine == "ctranslate2" else self.batching
 
     @property
     def threads(self) -> int:

@@ -3,8 +3,9 @@
     max(loading, weights + KV cache + activations) + tokenizer + prefix cache
 
 The KV cache is that of `slots` texts of the greatest length. Prompts are read `prefill_chunk`
-tokens at a time, so the activations are those of one chunk; logits there are of every row. What
-Python and torch take themselves is not in it: they are there once for all models.
+tokens at a time, so the activations are those of one chunk; logits there are of every row.
+CTranslate2 reads whole prompts: there they are those of `slots` prompts of the greatest length.
+What Python and torch take themselves is not in it: they are there once for all models.
 """
 
 from __future__ import annotations
@@ -48,21 +49,27 @@ def needed_bytes(name: str, config: Config) -> int:
         ParameterError, HubUnreachableError: as `helpers.memory.shape`.
     """
     of, dtype = shape(name), str(config.dtype)
-    if dtype == "auto":
+    fast = config.engine == "ctranslate2"
+    if dtype == "auto" and fast:
+        dtype = "float32"
+    elif dtype == "auto":
         dtype = str(default_dtype(resolve_device(config.device))).removeprefix("torch.")
     weight, number = FORMATS[dtype]
     weights = of.parameters * weight
     if dtype == "int8":  # an output layer that shares the embeddings' weights has its own here
         weights += of.vocabulary * of.hidden
-    tokens = min(config.max_length_limit, of.context) + SPARE_COLUMNS
-    cache = kv_cache_bytes(of, tokens, config.slots, number) * GROWTH
-    at_once = max(config.prefill_chunk, config.slots)
+    longest = min(config.max_length_limit, of.context)
+    cache = kv_cache_bytes(of, longest + SPARE_COLUMNS, config.slots, number) * GROWTH
+    at_once = config.slots * longest if fast else max(config.prefill_chunk, config.slots)
     logits = 3 * (config.slots - 1) * of.vocabulary * 4  # the first row's are in the formula
     activations = (live_activations(of, at_once, 1, number) + logits) * HEAP_ROOM
     stored = int(PRECISIONS[stored_format(name)].weight_bytes)
     read_as = 4 if dtype == "int8" else weight  # quantised once it is in memory
+    if fast:  # the file is read as it lies
+        stored = read_as = weight
     loading = of.parameters * (read_as + (stored if stored != read_as else 0))
-    kept = of.vocabulary * TOKENIZER_BYTES + config.prefix_cache_mb * 2**20
+    prefixes = 0 if fast else config.prefix_cache_mb * 2**20
+    kept = of.vocabulary * TOKENIZER_BYTES + prefixes
     return int(max(loading, weights + cache + activations)) + kept
 
 

@@ -13,13 +13,12 @@ from typing import TYPE_CHECKING
 from helpers.settings import DEFAULT_NEW_TOKENS, GenerationSettings, parameter_ranges
 from serving.config import Config
 from serving.engine.jobs import Job, NotReadyError, QueueFullError
-from serving.guard.fingerprint import fingerprint
 from serving.options import USUAL, Options
 from serving.tokenizer import SharedTokenizer
 from system.errors import ParameterError
 
 if TYPE_CHECKING:
-    from serving.engine.engine import Engine
+    from serving.engine.interface import TextEngine
 
 
 class Service:
@@ -38,7 +37,7 @@ class Service:
         self.device, self.cuda_available, self.draining = "", False, False
         self.created, self.weights = int(time.time()), ""
         self.admit: Callable[[Job], None] = lambda job: None
-        self.loaded: Engine | None = None
+        self.loaded: TextEngine | None = None
         self._tokenizer: SharedTokenizer | None = None
 
     def load(self, on_ready: Callable[[], None], on_error: Callable[[Exception], None]) -> None:
@@ -66,23 +65,10 @@ class Service:
         locate(self.config.model_name)  # a name that is wrong is told before anything is loaded
         import torch
 
-        from serving.engine.engine import Engine
-        from serving.engine.loading import load_and_note
+        from serving.engine.build import build
 
         where = resolve_device(self.config.device)
-        config = self.config
-        given = (config.model_name, where, config.dtype, config.slots)
-        note = fingerprint if config.response_cache_mb else lambda model: ""
-        model, tokenizer, self.weights = load_and_note(*given, note)
-        engine = Engine(
-            model,
-            tokenizer,
-            slots=config.slots,
-            queue_length=config.queue_length,
-            prefill_chunk=config.prefill_chunk,
-            batching=config.batching,
-            prefix_cache_bytes=config.prefix_cache_mb * 2**20,
-        )
+        engine, tokenizer, self.weights = build(self.config, where)
         engine.start()
         self.device, self.cuda_available = device_label(where), torch.cuda.is_available()
         self._tokenizer, self.loaded = SharedTokenizer(tokenizer), engine
@@ -102,7 +88,7 @@ class Service:
         return self.loaded is not None and not self.loaded.alive and not self.draining
 
     @property
-    def engine(self) -> Engine:
+    def engine(self) -> TextEngine:
         """The running engine.
 
         Raises:
@@ -130,7 +116,7 @@ class Service:
     @property
     def vocabulary(self) -> int:
         """How many token ids the model knows."""
-        return int(self.engine.model.get_input_embeddings().num_embeddings)
+        return self.engine.vocabulary
 
     @property
     def tokenizer(self) -> SharedTokenizer:

@@ -30,7 +30,7 @@ from tests.conftest import ROOT, skip_or_fail
 
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
 EXTRAS = PROJECT["project"]["optional-dependencies"]
-LEARNERS = PROJECT["project"]["dependencies"] + EXTRAS["lab"]
+LEARNERS = PROJECT["project"]["dependencies"] + EXTRAS["lab"] + EXTRAS["fast"]
 DIRECT = LEARNERS + EXTRAS["dev"] + EXTRAS["site"]
 FILES = ("requirements.txt", "requirements-dev.txt")
 

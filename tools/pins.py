@@ -1,6 +1,6 @@
 """Write the requirements files: every package of the course at one version (`make pins`).
 
-    requirements.txt       what learners install: the course's dependencies and its extra `lab`
+    requirements.txt       what learners install: the course's packages, its extras `lab` and `fast`
     requirements-dev.txt   what developers need on top of it: `dev`, `ray`, `site`, `tracing`
 
 The versions asked for stand in pyproject.toml; uv adds the versions of everything that
@@ -21,7 +21,8 @@ import startup
 ROOT = Path(__file__).resolve().parent.parent
 UV = "uv==0.13.9"
 COMPILE = ["pip", "compile", "pyproject.toml", "--quiet", "--no-config", "--extra", "lab"]
-COMPILE += ["--universal", "--fork-strategy", "fewest", "--no-header", "--no-annotate"]
+COMPILE += ["--extra", "fast", "--universal", "--fork-strategy", "fewest"]
+COMPILE += ["--no-header", "--no-annotate"]
 COMPILE += ["--no-emit-index-url", "--no-emit-find-links"]
 DEVELOPERS = ["--extra", "dev", "--extra", "ray", "--extra", "site", "--extra", "tracing"]
 # PyTorch's CUDA build names these at fixed versions itself; the CPU build does without.

@@ -65,6 +65,7 @@ def status_routes(models: Models) -> APIBlueprint:
                 api_version=schemas.API_VERSION,
                 model=service.model,
                 device=service.device,
+                engine=config.engine,
                 dtype=service.engine.dtype,  # type: ignore[arg-type]
                 cuda_available=service.cuda_available,
                 max_length_limit=service.limit,
@@ -73,7 +74,7 @@ def status_routes(models: Models) -> APIBlueprint:
                 slots=service.engine.slots,
                 queue_length=config.queue_length,
                 request_timeout_seconds=config.request_timeout,
-                batching=config.batching,
+                batching=config.way_of_batching,  # type: ignore[arg-type]
                 chat=service.tokenizer.has_chat_template,
                 prefix_cache=schemas.PrefixCacheInfo(
                     capacity_bytes=prefixes.capacity_bytes,

@@ -161,6 +161,7 @@ class ParameterInfo(BaseModel):
     above: bool = Field(False, description="The minimum itself is not allowed.")
     default: int | float | str | list[str] | dict[str, float] | None = None
     openai: OpenAIName | None = Field(None, description="None: /v1/completions has it not.")
+    restriction: str | None = Field(None, description="All that it may be with this engine.")
 
 
 class PrefixCacheInfo(BaseModel):
@@ -179,6 +180,7 @@ class Info(BaseModel):
     api_version: str
     model: str
     device: str
+    engine: Literal["torch", "ctranslate2"]
     dtype: Literal["float32", "bfloat16", "float16", "int8"] = Field(description="Of the weights.")
     cuda_available: bool
     max_length_limit: int = Field(description="Most tokens, prompt and new ones together.")
@@ -187,7 +189,7 @@ class Info(BaseModel):
     slots: int = Field(description="Texts written at the same time.")
     queue_length: int = Field(description="Texts that may wait for a slot.")
     request_timeout_seconds: float = Field(description="Longest time of a request, waiting too.")
-    batching: Literal["continuous", "static"]
+    batching: Literal["continuous", "static", "dynamic"]
     chat: bool = Field(description="The model has a chat template: /v1/chat/completions answers.")
     prefix_cache: PrefixCacheInfo
     structured_outputs: list[str] = Field(description="Forms that /v1 can write texts in.")
@@ -241,6 +243,7 @@ def parameter_info(service: Service) -> dict[str, ParameterInfo]:
             above="exclusiveMinimum" in shape,
             default=default,
             openai=openai,
+            restriction=service.engine.restrictions.get(name),
         )
     return found
 

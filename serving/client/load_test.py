@@ -203,6 +203,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--tokens", default="32", help="new tokens, or a range such as 8-128")
     parser.add_argument("--ignore-end", action="store_true", help="ask for full lengths")
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--no-seeds", action="store_true", help="for servers that take none")
     parser.add_argument("--timeout", type=float, default=120.0, help="seconds")
     parser.add_argument("--json", type=Path, help="write settings, summary and requests there")
     given = parser.parse_args(argv)
@@ -221,6 +222,7 @@ def main(argv: list[str] | None = None) -> int:
         max_tokens=int(high or low),
         ignore_end=given.ignore_end,
         seed=given.seed,
+        parameters={"seed": None} if given.no_seeds else {},
         timeout=given.timeout,
     )
     from tqdm import tqdm

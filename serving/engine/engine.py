@@ -70,12 +70,12 @@ class Engine:
         """
         self.model, self.tokenizer, self.context = model, tokenizer, context_length(model)
         self.static, self.dtype = batching == "static", number_format(model)
-        self.alive = True
+        self.alive, self.restrictions = True, dict[str, str]()
         self._scheduler = Scheduler(slots, queue_length, prefill_chunk)
         self.prefixes = PrefixCache(prefix_cache_bytes)
         self._runner = ModelRunner(model, tokenizer, self.context, prefill_chunk, self.prefixes)
-        vocabulary = model.get_input_embeddings().num_embeddings
-        self.grammars = Grammars(tokenizer, vocabulary, self._runner.ends)
+        self.vocabulary = int(model.get_input_embeddings().num_embeddings)
+        self.grammars = Grammars(tokenizer, self.vocabulary, self._runner.ends)
         self._closing, self._last_step = False, 0.0
         self._thread = threading.Thread(target=self._run, name="engine", daemon=True)
 
@@ -103,7 +103,7 @@ class Engine:
             ParameterError: token ids that the model does not have.
         """
         for row in job.sequences:
-            row.settings.check_tokens(self.model.get_input_embeddings().num_embeddings)
+            row.settings.check_tokens(self.vocabulary)
         self._scheduler.submit(job)
 
     def close(self) -> None:

@@ -88,6 +88,24 @@ class Scheduler:
                     break
         return group
 
+    def take_alike(
+        self, free: int, alike: Callable[[list[Sequence], Sequence], bool]
+    ) -> list[Sequence]:
+        """The next in the queue, and all behind it that can be written together with it.
+
+        Args:
+            free: at most so many.
+            alike: whether a row goes with those that were taken before it.
+        """
+        group: list[Sequence] = []
+        with self._changed:
+            others: deque[Sequence] = deque()
+            for row in self._waiting:
+                suits = len(group) < free and (not group or alike(group, row))
+                (group if suits else others).append(row)
+            self._waiting = others
+        return group
+
     def put_back(self, rows: Iterable[Sequence]) -> None:
         """Rows that have to be prefilled again wait at the head of the queue."""
         with self._changed:
