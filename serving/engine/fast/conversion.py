@@ -37,9 +37,8 @@ def check_library() -> None:
         ParameterError: it is not installed.
     """
     if importlib.util.find_spec("ctranslate2") is None:
-        wanted = (
-            f"torch, since CTranslate2 is not installed here (pip install '.[fast]'). {see('fast')}"
-        )
+        how = f"pip install '.[fast]' brings it. {see('fast')}"
+        wanted = f"torch where CTranslate2 is not installed: {how}"
         raise ParameterError("engine", "ctranslate2", wanted)
 
 
