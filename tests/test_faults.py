@@ -106,7 +106,7 @@ FAULTS = {
             "class ByHand(",
             "def unpack(raw)",
             "def pack(numbers)",
-            "TEXT, found",
+            "FORMATS = {",
         ],
     ),
     "the cache forgets parameters": (

@@ -18,7 +18,7 @@ from torch import nn
 from transformers import DynamicCache
 
 import helpers
-from classroom import gguf, inference, roofline
+from classroom import gguf, inference, roofline, trials
 from classroom.widgets import RooflineCalculator
 from helpers.generator import TextGenerator
 from helpers.quality import bits_per_byte
@@ -246,3 +246,42 @@ def test_the_roofline_calculator_follows_its_sliders() -> None:
         RooflineCalculator({}, 1e9, 1e9)
     with pytest.raises(ParameterError, match="peak"):
         RooflineCalculator({"a": 1e9}, 1e9, 0)
+
+
+# --- techniques, tried ---------------------------------------------------------------------
+
+
+def test_techniques_are_compared_with_the_first_one_of_their_model() -> None:
+    def decode(model: nn.Module, ids: list[int], rows: int) -> float:
+        with torch.inference_mode():
+            assert model(torch.tensor([ids] * rows)).logits.shape[0] == rows
+        return 0.5 * rows  # seconds a step: as slow for each text
+
+    def half(model: nn.Module) -> None:
+        inference.change_weights(model, lambda w: w / 2)
+
+    note = trials.Trials(decode, PROMPT, TEXT)
+    note.try_out("float32", DRAFT, lambda model: None)
+    note.try_out("half", DRAFT, half)
+    assert note.said(DRAFT).splitlines()[0] == "measured: float32, half"
+    note("elsewhere", DRAFT, {1: 0.25}, note.size[DRAFT] / 4)
+    table = note.table().loc[DRAFT]
+    assert list(table["tokens/s, 1 text"]) == [2, 2, 4] and table["times the first"].iloc[2] == 2
+    assert list(table["tokens/s, 8 texts"][:2]) == [2, 2]
+    assert table["agreement (%)"].iloc[0] == 100 > table["agreement (%)"].iloc[1]
+    assert table["bits per byte"].iloc[1] > table["bits per byte"].iloc[0]
+    assert note.exact[DRAFT].bits == note.rows[0]["bits"]
+    assert np.isnan(table[["tokens/s, 8 texts", "bits per byte", "agreement (%)"]].iloc[2]).all()
+
+
+def test_what_is_timed_is_what_runs(draft: TextGenerator) -> None:
+    calls: list[int] = []
+    assert trials.clock(lambda: "said")[0] == "said"
+    assert trials.best(lambda: calls.append(1), times=3) >= 0 and len(calls) == 3
+    again = trials.next_step(draft, PROMPT)
+    assert again().logits.shape[:2] == (1, 1)
+    weight = trials.weight_of(DRAFT, "transformer.h.0.mlp.c_fc")
+    loaded = draft.model.get_submodule("transformer.h.0.mlp.c_fc").get_parameter("weight")
+    assert np.array_equal(weight, loaded.detach().numpy())
+    with_kernels = trials.runs_here({"float32": 1, trials.X86[0]: 2})
+    assert "float32" in with_kernels
