@@ -99,12 +99,6 @@ def cache_mb(cache: DynamicCache) -> float:
     return sum(layer.keys.nbytes + layer.values.nbytes for layer in cache.layers) / 1e6
 
 
-def repeated_trigrams(ids: Sequence[int]) -> int:
-    """How many runs of three tokens came before in the same text."""
-    found = list(zip(ids, ids[1:], ids[2:], strict=False))
-    return len(found) - len(set(found))
-
-
 def bootstrap(
     values: Sequence[float] | np.ndarray[Any, Any], seed: int, rounds: int = 10_000
 ) -> tuple[float, float]:

@@ -15,7 +15,6 @@ from classroom.scoring import (
     gains,
     label_scores,
     reading_time,
-    repeated_trigrams,
 )  # fmt: skip
 from classroom.widgets import TokenSteering
 
@@ -57,11 +56,6 @@ def test_a_kept_prefix_is_the_same_cache_and_is_left_as_it_was(
     assert cache_mb(joined) == cache_mb(whole) == pytest.approx(size * len(ids) / (len(ids) - 3))
     for one, other in zip(whole.layers, joined.layers, strict=True):
         assert torch.allclose(one.keys, other.keys, atol=1e-4)
-
-
-@pytest.mark.parametrize(("ids", "again"), [([], 0), ([1, 2, 3], 0), ([1, 1, 1, 1, 1], 2)])
-def test_trigrams_that_came_before_are_counted(ids: list[int], again: int) -> None:
-    assert repeated_trigrams(ids) == again
 
 
 def test_the_interval_holds_the_mean_and_narrows_with_more_items() -> None:
