@@ -109,7 +109,10 @@ def forget_files() -> None:
 
 
 def pack_linear_layers(model: nn.Module) -> int:
-    """Replace the linear layers of a float32 model on a CPU; elsewhere, change nothing.
+    """Replace the linear layers of a model on a CPU that computes in its number format.
+
+    That is float32, and bfloat16 where the processor has instructions for it. Other models stay
+    as they are.
 
     An output layer that shares the embeddings' weights goes on doing so.
 
@@ -120,8 +123,10 @@ def pack_linear_layers(model: nn.Module) -> int:
         How many layers were replaced.
     """
     first = next(model.parameters())
-    usable = first.device.type == "cpu" and first.dtype == torch.float32
-    if not (usable and torch.backends.mkldnn.is_available()):
+    if first.device.type != "cpu" or not torch.backends.mkldnn.is_available():
+        return 0
+    native = first.dtype == torch.bfloat16 and torch.ops.mkldnn._is_mkldnn_bf16_supported()
+    if first.dtype != torch.float32 and not native:
         return 0
     count, embedding = 0, getattr(model, "get_input_embeddings", lambda: None)()
     embeddings = getattr(embedding, "weight", None)

@@ -129,8 +129,18 @@ def test_packed_layers_compute_the_same(loaded: Loaded, served: Loaded) -> None:
             )
 
 
+def test_bfloat16_is_packed_where_the_processor_has_it() -> None:
+    model = torch.nn.Sequential(torch.nn.Linear(64, 48)).to(torch.bfloat16)
+    x = torch.randn(3, 5, 64).bfloat16()
+    with torch.inference_mode():
+        right = model(x)
+        native = torch.ops.mkldnn._is_mkldnn_bf16_supported()
+        assert pack_linear_layers(model) == native
+        torch.testing.assert_close(model(x), right, atol=2e-2, rtol=2e-2)
+
+
 def test_other_number_formats_are_left_as_they_are() -> None:
-    model = torch.nn.Sequential(torch.nn.Linear(4, 4)).to(torch.bfloat16)
+    model = torch.nn.Sequential(torch.nn.Linear(4, 4)).to(torch.float16)
     assert pack_linear_layers(model) == 0 and type(model[0]) is torch.nn.Linear
 
 
