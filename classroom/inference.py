@@ -91,9 +91,13 @@ def quality(model: nn.Module, tokenizer: PreTrainedTokenizerBase, text: str) -> 
 
 def fresh(name: str) -> TextGenerator:
     """A model as its file has it, on the CPU; what is no longer used is freed first."""
+    _make_room()
+    return load(name, "cpu")
+
+
+def _make_room() -> None:
     give_back_memory()  # models refer to themselves, so they do not go on their own
     forget_files()  # those that wait need not stay in memory meanwhile
-    return load(name, "cpu")
 
 
 def replace_layers(model: nn.Module, make: Callable[[Tensor, Tensor | None], nn.Module]) -> None:
@@ -221,11 +225,13 @@ def convert(name: str, folder: Path) -> Path:
     from transformers.utils import logging
 
     target = folder / Path(name).name
+    _make_room()
     logging.disable_progress_bar()
     try:
         TransformersConverter(str(locate(name))).convert(str(target))
     finally:
         logging.enable_progress_bar()
+    _make_room()  # the engine reads the weights anew
     file = target / "config.json"
     facts = json.loads(file.read_text(encoding="utf-8"))
     # The course's tokenizer knows no "unknown" token, and the engine's reader refuses null.
