@@ -95,7 +95,7 @@ load-test: ready ## load a running server (URL=http://127.0.0.1:5000 ARGS="--cli
 	@$(if $(URL),,echo "Name a server: make load-test URL=http://127.0.0.1:5000" >&2; exit 2;) \
 	$(PY) -m serving.client.load_test "$(URL)" $(ARGS)
 
-bench: ready ## compare servers (ARGS="--transformers PATH", --quick; see benchmarks/README.md)
+bench: ready ## compare servers: an hour, or in parts (ARGS="--quick"; see benchmarks/README.md)
 	@$(PY) -m benchmarks.serving $(ARGS)
 
 train: ready ## train a course model (CORPUS=text.txt MODEL=course-gpt-4m)
