@@ -7,16 +7,22 @@ llama.cpp is part of every run; vLLM, which needs an environment of its own, of
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import openai
+import psutil
 import pytest
 
+import helpers
 import serving.client.engines
 from serving.client import APIError, Client, ServerError, ServerProcess
-from serving.client.engines import llama_cpp, vllm
+from serving.client.engines import VLLM_PYTHON, llama_cpp, vllm
 from serving.client.load_test import Load, run
+from system.environment import ROOT
 from tests.conftest import skip_or_fail
 from tests.serving import engine_contract as contract
 
@@ -119,3 +125,41 @@ def test_a_file_that_is_no_model_ends_llama_cpp_at_once(
     monkeypatch.setattr(serving.client.engines, "models_folder", lambda: tmp_path)
     with pytest.raises(ServerError), llama_cpp("broken"):
         pass
+
+
+SPLIT = """
+from serving.client.engines import vllm
+with vllm("course-gpt-16m", slots=4, context=256, devices=2, dtype="float32") as server:
+    print(server.url, flush=True)
+    input()
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.scale
+def test_vllm_cut_in_two_writes_the_same_and_ends_with_its_parent() -> None:
+    """Tensor parallel on two workers: our own greedy text. Its parent killed, nothing is left."""
+    if not VLLM_PYTHON.is_file():
+        pytest.skip("vLLM is not set up: `make vllm`")
+    command = [sys.executable, "-c", SPLIT]
+    parent = subprocess.Popen(
+        command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
+    started: list[psutil.Process] = []
+    try:
+        assert parent.stdout
+        url = parent.stdout.readline().strip()  # nothing where it did not start
+        started = psutil.Process(parent.pid).children(recursive=True)
+        assert sum("Worker_TP" in process.name() for process in started) == 2
+        with Client(url) as client:
+            text = client.complete(contract.PROMPT, max_tokens=16, temperature=0)
+        ours = helpers.load("course-gpt-16m", "cpu").generate(
+            contract.PROMPT, temperature=0, max_new_tokens=16
+        )
+        assert text == ours.new_texts[0]
+        parent.kill()
+        assert psutil.wait_procs(started, timeout=60)[1] == []
+    finally:
+        for process in (parent, *started):
+            with suppress(psutil.NoSuchProcess):
+                process.kill()
