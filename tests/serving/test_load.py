@@ -348,7 +348,7 @@ def test_the_command_line_passes_every_setting_on(
 HELP = """
 usage: python -m serving.client.load_test [-h] [--model MODEL] [--requests REQUESTS]
 [--clients CLIENTS] [--rate RATE] [--tokens TOKENS] [--ignore-end] [--seed SEED]
-[--timeout TIMEOUT] [--json JSON] url
+[--no-seeds] [--timeout TIMEOUT] [--json JSON] url
 Load an OpenAI-compatible server and measure its answers.
 positional arguments: url the server, such as http://127.0.0.1:5000
 options: -h, --help show this help message and exit
@@ -359,6 +359,7 @@ options: -h, --help show this help message and exit
 --tokens TOKENS new tokens, or a range such as 8-128
 --ignore-end ask for full lengths
 --seed SEED
+--no-seeds for servers that take none
 --timeout TIMEOUT seconds
 --json JSON write settings, summary and requests there
 LLM_API_KEY in the environment is sent to servers that want a key.
