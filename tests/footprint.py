@@ -44,11 +44,11 @@ def tree(process: psutil.Process) -> list[psutil.Process]:
 def _being_started(process: psutil.Process) -> bool:
     """Whether it still is a double of its parent, whose memory the system shows for both.
 
-    That is so for some milliseconds, between vfork and exec.
+    That is so between vfork and exec: for milliseconds, on a loaded machine for longer.
     """
     try:
         parent = process.parent()
-        young = time.time() - process.create_time() < 1
+        young = time.time() - process.create_time() < 10
         return young and parent is not None and parent.cmdline() == process.cmdline()
     except psutil.Error:
         return True
