@@ -13,7 +13,6 @@ from __future__ import annotations
 import argparse
 import statistics
 import sys
-import tempfile
 import time
 from contextlib import ExitStack
 from pathlib import Path
@@ -28,7 +27,6 @@ from benchmarks.store import Store
 from helpers.isolated import ChildFailed, run_isolated
 from system import startup
 
-README = Path(__file__).with_name("README.md")
 MODELS = ("course-gpt-1m", "course-gpt-4m", "course-gpt-16m", "smollm2-135m", SHAPE)
 BATCHES = (1, 4, 8, 16, 32)
 COMPARED = 8  # tokens of the texts that engines in float32 must have in common
@@ -184,22 +182,15 @@ def main(argv: list[str] | None = None) -> int:
     if not all(1 <= batch <= 32 for batch in given.batches):
         parser.error("--batches are from 1 to 32")
     models = [] if given.tables else given.models
-    with tempfile.TemporaryDirectory() as place:
-        folder = Path(place) if given.quick else store.FOLDER
-        keep = Store(folder / "inference.jsonl", store.machine("ctranslate2"))
+
+    def measure(keep: Store) -> None:
         total = len(models) * len(given.engines) * len(given.batches) * given.rounds
-        try:
-            with tqdm(total=total, unit="cell", file=sys.stderr) as bar:
-                for model in models:
-                    run_model(given, model, keep, bar)
-        except RuntimeError as error:
-            print(f"Stopped, what was finished is kept: {error}", file=sys.stderr)
-            return 1
-        text = report(keep)
-    print(text)
-    if not given.quick:
-        tables.replace(README, "inference", text)
-    return 0
+        with tqdm(total=total, unit="cell", file=sys.stderr) as bar:
+            for model in models:
+                run_model(given, model, keep, bar)
+
+    facts = store.machine("ctranslate2")
+    return store.run("inference", facts, measure, report, quick=given.quick)
 
 
 if __name__ == "__main__":

@@ -13,7 +13,6 @@ from __future__ import annotations
 import argparse
 import shutil
 import sys
-import tempfile
 from contextlib import ExitStack
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -22,7 +21,7 @@ from typing import Any
 import httpx
 from tqdm import tqdm
 
-from benchmarks import health, servers, serving_tables, store, tables
+from benchmarks import health, servers, serving_tables, store
 from benchmarks.servers import NAMES, Contender, Entry
 from benchmarks.store import Store
 from benchmarks.tables import Sample
@@ -30,7 +29,6 @@ from serving.client import ServerError
 from serving.client.load_test import Load, Report, bodies, run
 from system import startup
 
-README = Path(__file__).with_name("README.md")
 MODELS = ("course-gpt-16m", "smollm2-135m")
 KINDS: dict[str, dict[str, Any]] = {
     "equal": {"min_tokens": 48, "max_tokens": 48},
@@ -224,20 +222,13 @@ def run_all(given: argparse.Namespace, keep: Store) -> None:
 def main(argv: list[str] | None = None) -> int:
     """Measure, print, and (unless it is quick) write into the README; 1 where it had to stop."""
     given = arguments(argv)
-    with tempfile.TemporaryDirectory() as place:
-        folder = Path(place) if given.quick else store.FOLDER
-        keep = Store(folder / "serving.jsonl", store.machine(*FACTS))
-        try:
-            if not given.tables:
-                run_all(given, keep)
-        except RuntimeError as error:
-            print(f"Stopped, what was finished is kept: {error}", file=sys.stderr)
-            return 1
-        text = serving_tables.report(keep)
-    print(text)
-    if not given.quick:
-        tables.replace(README, "serving", text)
-    return 0
+
+    def measure(keep: Store) -> None:
+        if not given.tables:
+            run_all(given, keep)
+
+    facts = store.machine(*FACTS)
+    return store.run("serving", facts, measure, serving_tables.report, quick=given.quick)
 
 
 if __name__ == "__main__":

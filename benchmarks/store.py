@@ -8,15 +8,20 @@ from __future__ import annotations
 
 import json
 import platform
+import sys
+import tempfile
 import time
+from collections.abc import Callable
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+from benchmarks import tables
 from system.environment import ROOT
 from system.machine import physical_memory, processor_name, processors
 
 FOLDER = ROOT / "build" / "benchmarks"
+README = Path(__file__).with_name("README.md")
 Key = tuple[str | int, ...]
 
 
@@ -90,3 +95,34 @@ class Store:
         dates = {date for key, (date, _) in self._pieces.items() if key[: len(start)] == start}
         span = " to ".join(sorted({min(dates), max(dates)})) if dates else "no day"
         return f"Measured on {span}: {self.facts}."
+
+
+def run(
+    name: str,
+    facts: str,
+    measure: Callable[[Store], None],
+    report: Callable[[Store], str],
+    *,
+    quick: bool,
+) -> int:
+    """Measure, print, and (unless it is quick) write into the README; 1 where it had to stop.
+
+    Args:
+        name: of the file of pieces, and of the README's part.
+        facts: as `machine` says them.
+        measure: puts what is missing into the store; a RuntimeError stops it.
+        report: the text from what the store holds.
+        quick: to see that all works; nothing is kept or written.
+    """
+    with tempfile.TemporaryDirectory() as place:
+        keep = Store((Path(place) if quick else FOLDER) / f"{name}.jsonl", facts)
+        try:
+            measure(keep)
+        except RuntimeError as error:
+            print(f"Stopped, what was finished is kept: {error}", file=sys.stderr)
+            return 1
+        text = report(keep)
+    print(text)
+    if not quick:
+        tables.replace(README, name, text)
+    return 0

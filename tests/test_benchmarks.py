@@ -130,7 +130,7 @@ def test_tables_go_between_the_markers(tmp_path: Path) -> None:
         tables.replace(file, "inference", "new")
     assert file.read_text("utf-8") == f"before\n{start}\n\nnew\n\n{end}\nafter\n"
     for section in ("serving", "inference"):
-        assert tables.markers(section)[0] in serving.README.read_text("utf-8")
+        assert tables.markers(section)[0] in store.README.read_text("utf-8")
 
 
 def redirect(monkeypatch: pytest.MonkeyPatch, folder: Path) -> Path:
@@ -138,8 +138,7 @@ def redirect(monkeypatch: pytest.MonkeyPatch, folder: Path) -> Path:
     readme = folder / "README.md"
     lines = [line for part in ("serving", "inference") for line in tables.markers(part)]
     readme.write_text("\n".join(lines), "utf-8")
-    for module in (serving, inference):
-        monkeypatch.setattr(module, "README", readme)
+    monkeypatch.setattr(store, "README", readme)
     monkeypatch.setattr(store, "FOLDER", folder / "kept")
     return readme
 

@@ -25,6 +25,7 @@ import torch
 from helpers.models import context_length
 from helpers.settings import GenerationSettings
 from serving.engine.grammar import Grammars
+from serving.engine.interface import Scheduled
 from serving.engine.jobs import Job, Sequence
 from serving.engine.loading import number_format
 from serving.engine.prefix_cache import PrefixCache, PrefixStats
@@ -41,7 +42,7 @@ MAX_FAILURES = 3  # failed turns in a row after which the engine gives up
 STATIC_WAIT_SECONDS = 0.02  # how long a static batch waits for company before it closes
 
 
-class Engine:
+class Engine(Scheduled):
     """Decodes many sequences at once on one loaded model."""
 
     def __init__(
@@ -119,11 +120,6 @@ class Engine:
         return self._runner.stats
 
     @property
-    def slots(self) -> int:
-        """Most rows in the running batch; fewer once memory has run out."""
-        return self._scheduler.slots
-
-    @property
     def running(self) -> int:
         """Slots in use."""
         return len(self._runner.rows)
@@ -132,21 +128,6 @@ class Engine:
     def cache_places(self) -> int:
         """Places in the key-value cache that rows take up, padding included."""
         return self._runner.cache_places
-
-    @property
-    def waiting(self) -> int:
-        """Sequences in the queue."""
-        return len(self._scheduler)
-
-    @property
-    def unanswered(self) -> int:
-        """Sequences that wait or are written."""
-        return self._scheduler.unanswered
-
-    @property
-    def error(self) -> str:
-        """Why the engine takes no jobs any more; empty while it does."""
-        return self._scheduler.closed
 
     # The engine's own thread.
 

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Protocol
 
 from serving.engine.jobs import Job
+from serving.engine.scheduler import Scheduler
 from serving.engine.stats import Stats
 
 if TYPE_CHECKING:
@@ -96,3 +97,29 @@ class TextEngine(Protocol):
     @property
     def error(self) -> str:
         """Why the engine takes no jobs any more; empty while it does."""
+
+
+class Scheduled:
+    """What any engine with a scheduler says of it."""
+
+    _scheduler: Scheduler
+
+    @property
+    def slots(self) -> int:
+        """Most texts that are written at the same time; fewer once memory has run out."""
+        return self._scheduler.slots
+
+    @property
+    def waiting(self) -> int:
+        """Sequences in the queue."""
+        return len(self._scheduler)
+
+    @property
+    def unanswered(self) -> int:
+        """Sequences that wait or are written."""
+        return self._scheduler.unanswered
+
+    @property
+    def error(self) -> str:
+        """Why the engine takes no jobs any more; empty while it does."""
+        return self._scheduler.closed

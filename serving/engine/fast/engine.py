@@ -19,6 +19,7 @@ from helpers.decoding import Ending
 from helpers.settings import GenerationSettings
 from serving.engine.fast.batch import Batch, alike
 from serving.engine.fast.restrictions import RESTRICTIONS, NoForms, check
+from serving.engine.interface import Scheduled
 from serving.engine.jobs import Job, Sequence
 from serving.engine.prefix_cache import PrefixCache
 from serving.engine.scheduler import Scheduler
@@ -35,7 +36,7 @@ GATHER_SECONDS = 0.005  # how long a batch waits for company before it begins
 LOOK_SECONDS = 0.05  # how often time limits and clients that hang up are looked for
 
 
-class FastEngine:
+class FastEngine(Scheduled):
     """Writes many texts at once with CTranslate2; the same to the service as torch's `Engine`."""
 
     def __init__(
@@ -118,11 +119,6 @@ class FastEngine:
                 thread.join()
 
     @property
-    def slots(self) -> int:
-        """Most texts that are written at the same time; fewer once memory has run out."""
-        return self._scheduler.slots
-
-    @property
     def running(self) -> int:
         """Slots in use."""
         return len(self._running())
@@ -131,21 +127,6 @@ class FastEngine:
     def cache_places(self) -> int:
         """Places in the key-value cache that texts take up."""
         return sum(batch.places for batch in list(self._batches))
-
-    @property
-    def waiting(self) -> int:
-        """Sequences in the queue."""
-        return len(self._scheduler)
-
-    @property
-    def unanswered(self) -> int:
-        """Sequences that wait or are written."""
-        return self._scheduler.unanswered
-
-    @property
-    def error(self) -> str:
-        """Why the engine takes no jobs any more; empty while it does."""
-        return self._scheduler.closed
 
     # The engine's own threads.
 
