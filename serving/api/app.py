@@ -14,7 +14,7 @@ from serving.api import schemas
 from serving.api.errors import JSONRequest, register_errors, wrong_parameter
 from serving.api.hosts import guard
 from serving.api.native import status_routes, text_routes
-from serving.api.openai.routes import openai_routes
+from serving.api.openai.routes import NameConverter, openai_routes
 from serving.api.streaming import ClientGoneError
 from serving.guard.cache import ResponseCache, cache_routes
 from serving.guard.keys import describe, require_keys
@@ -49,6 +49,8 @@ def create_app(models: Models) -> OpenAPI:
         validation_error_callback=wrong_parameter,
     )
     app.request_class = JSONRequest
+    app.url_map.merge_slashes = False  # a model's name may begin with one
+    app.url_map.converters["name"] = NameConverter
     app.json.sort_keys = False  # type: ignore[attr-defined]  # /info lists parameters in their order
     app.config["MAX_CONTENT_LENGTH"] = config.max_body_bytes
     metrics = Metrics(models)

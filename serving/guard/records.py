@@ -41,7 +41,7 @@ class Record:
         id: the client's own X-Request-ID, or a new one.
         method: such as POST.
         path: as it was asked for.
-        route: the rule that it matched, such as /v1/models/<path:name>; "" for none.
+        route: the rule that it matched, such as /v1/models/<name:name>; "" for none.
         status: of the answer.
         at: Unix time of its beginning in seconds.
         began: time.perf_counter() of its beginning.

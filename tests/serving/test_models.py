@@ -8,6 +8,7 @@ import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from urllib.parse import quote
 
 import pytest
 from flask.testing import FlaskClient
@@ -137,8 +138,12 @@ def test_an_unknown_model_is_404_with_the_list(client: FlaskClient, route: str) 
 def test_openais_routes_list_them(client: FlaskClient, broken: str) -> None:
     listed = [entry["id"] for entry in client.get("/v1/models").json["data"]]
     assert listed == [FIRST, SMALL, LARGE, broken]
-    assert client.get(f"/v1/models/{LARGE}").json["id"] == LARGE
-    assert client.get("/v1/models/gpt-9").status_code == 404
+    for name in listed:  # a folder's begins with a slash
+        assert client.get(f"/v1/models/{quote(name, safe='')}").json["id"] == name
+    for name in ("gpt-9", "./m", "../m", "m/", "a//m", "/m", "/"):  # each arrives as it was sent
+        unknown = client.get(f"/v1/models/{quote(name, safe='')}")
+        assert unknown.status_code == 404, name
+        assert unknown.json["error"]["message"].startswith(f"model {name!r} is not here")
     shapes = client.get("/openapi.json").json["components"]["schemas"]
     assert shapes["CompletionRequest"]["properties"]["model"]["enum"] == listed
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 from typing import Any
+from urllib.parse import quote
 
 import httpx
 import openai
@@ -199,6 +200,14 @@ def test_logit_bias_forces_and_forbids(completion, chat_model) -> None:
 
 @pytest.mark.slow
 def test_models_by_name(http: httpx.Client, model: str, server: ServerProcess) -> None:
+    """Also a folder's, which begins with a slash, as a client quotes it and as it is."""
+    assert model.startswith("/")
+    for path in (quote(model, safe=""), model):
+        found = http.get(f"/v1/models/{path}")
+        assert (found.status_code, found.json()["id"]) == (200, model)
+    assert http.get("/info", params={"model": model}).json()["model"] == model
+    doubled = http.get("/v1//models")
+    assert doubled.status_code == 404 and doubled.json()["error"]["message"]
     ai = openai.OpenAI(base_url=f"{server.url}/v1", api_key="-", max_retries=0)
     assert ai.models.retrieve("course-gpt-1m").id == "course-gpt-1m"
     for name in ("other", "org/other"):

@@ -11,6 +11,7 @@ from typing import Any
 from flask import Response
 from flask_openapi3 import APIBlueprint, Tag
 from pydantic import BaseModel, Field
+from werkzeug.routing import PathConverter
 
 from helpers.settings import DEFAULT_NEW_TOKENS, check_prompt
 from serving.api.errors import answer
@@ -36,8 +37,14 @@ ERRORS: dict[Any, Any] = dict.fromkeys((400, 404, 413, 415, 500, 503, 504), answ
 UNKNOWN: dict[Any, Any] = dict.fromkeys((404, 503), answers.OpenAIError)
 
 
+class NameConverter(PathConverter):
+    """A model's name in a path, slashes and all: a hub's has one, a folder's may begin with one."""
+
+    regex, part_isolating = ".+?", False
+
+
 class ModelName(BaseModel):
-    """Which model is asked for; a hub's name has a slash."""
+    """Which model is asked for."""
 
     name: str = Field(min_length=1)
 
@@ -55,7 +62,7 @@ def openai_routes(models: Models, cache: ResponseCache) -> APIBlueprint:
         """The models that may be asked for, the default first."""
         return answer(answers.ModelList(data=[entry(name) for name in models.names]))
 
-    @api.get("/v1/models/<path:name>", responses={200: answers.ModelEntry, **UNKNOWN})
+    @api.get("/v1/models/<name:name>", responses={200: answers.ModelEntry, **UNKNOWN})
     def model(path: ModelName) -> Response:
         """The model of this name."""
         return answer(entry(path.name))
