@@ -18,11 +18,12 @@ import openai
 import pytest
 
 from helpers.models import locate
+from helpers.sampling import FORMS
 from helpers.settings import GenerationSettings
 from serving.client import APIError, Client, ServerProcess
 from serving.config import load_config
 from serving.engine.fast import conversion
-from serving.engine.fast.batch import RAGGED_TOKENS, alike
+from serving.engine.fast.batch import RAGGED_TOKENS, alike, sampling
 from serving.engine.fast.conversion import converted, fingerprint
 from serving.engine.fast.loading import fast_engine
 from serving.engine.fast.restrictions import RESTRICTIONS
@@ -198,6 +199,12 @@ def test_what_may_share_a_batch() -> None:
     assert alike([first], same) and alike([penalised], other)
     assert not any(alike([first], row) for row in (warmer, longer, penalised))
     assert not alike([first, same], rows((2, {}))[0])
+
+
+def test_no_parameter_of_the_logits_is_passed_over() -> None:
+    """A new one must be handed to the library, or refused, never ignored."""
+    handed = sampling(rows((1, {}))[0])
+    assert set(FORMS) <= {*handed, *(restriction.parameter for restriction in RESTRICTIONS)}
 
 
 def test_a_job_ends_at_its_time_limit_and_at_the_end_of_the_engine(cache: Path) -> None:
