@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import httpx
+import jsonschema
 import kubernetes_validate
 import pytest
 import yaml
@@ -232,7 +233,20 @@ def test_the_health_check_says_what_health_says(container: Container) -> None:
 # --- compose ------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", [path.name for path in sorted(DEPLOY.glob("compose*.yaml"))])
+COMPOSE = [path.name for path in sorted(DEPLOY.glob("compose*.yaml"))]
+
+
+@pytest.mark.parametrize("name", COMPOSE)
+def test_compose_is_valid_by_its_specification(name: str) -> None:
+    schema = json.loads((ROOT / "tests/compose-spec.json").read_text(encoding="utf-8"))
+    valid = jsonschema.validators.validator_for(schema)(schema).is_valid
+    content = yaml.safe_load((DEPLOY / name).read_text(encoding="utf-8"))
+    assert valid(content)
+    content["services"]["llm"]["imagine"] = "a word that is none"
+    assert not valid(content)
+
+
+@pytest.mark.parametrize("name", COMPOSE)
 def test_compose_pins_images_and_mounts_what_is_there(name: str) -> None:
     services = yaml.safe_load((DEPLOY / name).read_text(encoding="utf-8"))["services"]
     for title, service in services.items():
@@ -251,7 +265,7 @@ def test_compose_pins_images_and_mounts_what_is_there(name: str) -> None:
             assert port.startswith("127.0.0.1:"), f"{title} listens to the whole network"
 
 
-@pytest.mark.parametrize("engine", ["vllm", "tgi", "sglang"])
+@pytest.mark.parametrize("engine", ["vllm", "tgi", "sglang", "tensorrt-llm"])
 def test_another_engine_takes_the_same_place(engine: str) -> None:
     """The same port outside, the port inside that its flags say, health asked there, no network."""
     services = yaml.safe_load((DEPLOY / f"compose.{engine}.yaml").read_text(encoding="utf-8"))
@@ -261,7 +275,7 @@ def test_another_engine_takes_the_same_place(engine: str) -> None:
     assert f"--port={inside}" in service["command"]
     assert f"127.0.0.1:{inside}/health" in str(service["healthcheck"]["test"])
     folder = service["volumes"][0].split(":")[1]
-    assert any(flag.endswith(f"={folder}") for flag in service["command"])
+    assert folder in [flag.rpartition("=")[2] for flag in service["command"]]
     assert service["environment"]["HF_HUB_OFFLINE"] == "1"
     guide = (ROOT / "docs/deploy.md").read_text(encoding="utf-8")
     version = service["image"].rpartition(":")[2]

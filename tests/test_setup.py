@@ -318,6 +318,13 @@ def test_developers_packages_come_on_top(stand_in: Path) -> None:
     for arguments in (["--quiet"], ["--quiet", "--dev"]):
         assert set_up(stand_in, *arguments).stdout == ""
 
+    # Other pins, and one of the developers' packages not whole: a learner's target mends it, too.
+    (stand_in / "requirements.txt").write_text("torch==0.1\ntiny==1.0\n")
+    Path(run_python(stand_in, "import checker; print(checker.__file__)")).unlink()
+    assert "checker has lost checker.py" in set_up(stand_in, "--quiet").stdout
+    assert run_python(stand_in, there) == "True True"
+    assert set_up(stand_in, "--quiet", "--dev").stdout == ""
+
     # Another environment beside it.
     ran = set_up(stand_in, "--venv", ".venv-other")
     assert ran.returncode == 0 and "[1/3] Environment in .venv-other" in ran.stdout

@@ -1,6 +1,6 @@
 """Set up the course's environment: `make setup`, or `python tools/setup_env.py`.
 
-    --dev            developers' packages, too
+    --dev            developers' packages, too; an environment that has them keeps them
     --quiet          look no further where the last set-up fits, and then say nothing
     --venv FOLDER    another folder than .venv
 
@@ -267,13 +267,14 @@ def set_up(environment: Environment, dev: bool, quiet: bool) -> None:
         if not quiet:
             print(f"The environment in {name} is up to date.")
         return
-    began = time.perf_counter()
+    began, stamp = time.perf_counter(), environment.folder / "course-stamp"
+    # Else what is not whole of theirs would be forgotten below, and not installed again.
+    dev = dev or (stamp.is_file() and len(stamp.read_text().split()) > 1)
     build, python = choose_torch(environment.torch()[1]), find_python()
     free = shutil.disk_usage(ROOT).free / 1e9
     if free < DISK_GB[build] and not environment.torch()[0]:
         need = f"{DISK_GB[build]} GB free for the packages"
         raise SetupError(f"{ROOT} has {free:.1f} GB free, it takes {need}: make room first.")
-    stamp = environment.folder / "course-stamp"
     stamp.unlink(missing_ok=True)
     print(f"[1/3] Environment in {name}, from {python}", flush=True)
     environment.make(python)

@@ -1,4 +1,4 @@
-"""Other engines that speak OpenAI's API, as child processes: llama.cpp's and vLLM. (Lesson 10.)
+"""Other engines with OpenAI's API, as child processes: llama.cpp's, vLLM and others. (Lesson 10.)
 
     with llama_cpp("smollm2-135m") as server:
         print(server.url)
@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import importlib.util
 import os
+import shutil
 import socket
 import subprocess
 import sys
@@ -46,14 +47,20 @@ class CommandServer:
         url: where it answers once it is started.
     """
 
-    def __init__(self, command: list[str], environment: Mapping[str, str] | None = None) -> None:
+    def __init__(
+        self,
+        command: list[str],
+        environment: Mapping[str, str] | None = None,
+        folder: Path = ROOT,
+    ) -> None:
         """A server that is not running yet.
 
         Args:
             command: its words.
             environment: variables beside this process's own.
+            folder: where it runs.
         """
-        self.command, self.url = command, ""
+        self.command, self.folder, self.url = command, folder, ""
         self._environment = {"HF_HUB_OFFLINE": "1"} | dict(environment or {})
         self.process: subprocess.Popen[bytes] | None = None
 
@@ -70,7 +77,7 @@ class CommandServer:
         with tempfile.TemporaryFile() as log:
             self.process = start_child(
                 [part.replace("{port}", port) for part in self.command],
-                cwd=ROOT,
+                cwd=self.folder,
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=subprocess.STDOUT,
@@ -174,6 +181,37 @@ def vllm(
     command += ["--max-model-len", str(context), "--max-num-seqs", str(slots), "--enforce-eager"]
     command += ["--tensor-parallel-size", str(devices)]
     return CommandServer(command, _VLLM_VARIABLES | {"VLLM_CPU_OMP_THREADS_BIND": _cores(devices)})
+
+
+def transformers_serve(name: str) -> CommandServer:
+    """`transformers serve`, by the command in TRANSFORMERS_SERVE, else the one on the PATH.
+
+    It needs packages that the course does not have: an environment with `transformers[serving]`.
+
+    Args:
+        name: a model as `helpers.load` takes it; its requests name the folder's last part.
+
+    Raises:
+        ServerError: there is no such command. One that lacks packages says so at its start.
+        ModelNotFoundError: as `locate`.
+    """
+    wanted = os.environ.get("TRANSFORMERS_SERVE") or "transformers"
+    command = shutil.which(wanted)
+    if command is None:
+        raise ServerError(f"{wanted} is no command here: TRANSFORMERS_SERVE. {see('engines')}")
+    folder = locate(name)
+    words = [
+        os.path.abspath(command),
+        "serve",
+        folder.name,
+        "--host",
+        "127.0.0.1",
+        "--port",
+        "{port}",
+    ]
+    words += ["--device", "cpu", "--dtype", "float32", "--attn-implementation", "sdpa"]
+    # It serves a model under the name by which it was started: a folder, seen from its parent.
+    return CommandServer(words, folder=folder.parent)
 
 
 def _cores(devices: int) -> str:

@@ -1,7 +1,7 @@
-"""One client, any engine: the course's server, llama.cpp's and vLLM with the same model.
+"""One client, any engine: the course's server and others with the same model.
 
-llama.cpp is part of every run; vLLM, which needs an environment of its own, of
-`make test-scale`. With WRITE_TABLE=1 the table of docs/engines.md is written anew.
+llama.cpp is part of every run; vLLM and `transformers serve`, which need environments of their
+own, of `make test-scale`. With WRITE_TABLE=1 the table of docs/engines.md is written anew.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from pathlib import Path
 
 import openai
@@ -20,17 +20,19 @@ import pytest
 import helpers
 import serving.client.engines
 from serving.client import APIError, Client, ServerError, ServerProcess
-from serving.client.engines import VLLM_PYTHON, llama_cpp, vllm
+from serving.client.engines import VLLM_PYTHON, llama_cpp, transformers_serve, vllm
 from serving.client.load_test import Load, run
 from system.environment import ROOT
 from tests.conftest import skip_or_fail
 from tests.serving import engine_contract as contract
 
 OURS, LLAMA, VLLM = "this course's", "llama.cpp", "vLLM"
+TRANSFORMERS = "transformers serve"
 START = {
     OURS: lambda: ServerProcess("engines", model=contract.MODEL, slots=8, max_length_limit=1024),
     LLAMA: lambda: llama_cpp(contract.MODEL),
     VLLM: lambda: vllm(contract.MODEL),
+    TRANSFORMERS: lambda: transformers_serve(contract.MODEL),
 }
 
 
@@ -40,19 +42,25 @@ START = {
         pytest.param(OURS, marks=pytest.mark.slow),
         pytest.param(LLAMA, marks=pytest.mark.slow),
         pytest.param(VLLM, marks=[pytest.mark.slow, pytest.mark.scale]),
+        pytest.param(TRANSFORMERS, marks=[pytest.mark.slow, pytest.mark.scale]),
     ],
 )
 def engine(request: pytest.FixtureRequest, smollm2: str) -> Iterator[tuple[str, str]]:
     """A running engine: its name and address."""
-    try:
-        server = START[request.param]()
-    except ServerError as error:
-        if request.param == VLLM:
-            pytest.skip(str(error))  # `make test-scale` does without, and says so
-        skip_or_fail(str(error))
-        raise
-    with server:
+    with ExitStack() as stack:
+        try:
+            server = stack.enter_context(START[request.param]())
+        except ServerError as error:
+            if request.param in (VLLM, TRANSFORMERS):
+                pytest.skip(str(error))  # `make test-scale` does without, and says so
+            skip_or_fail(str(error))
+            raise
         yield request.param, server.url
+
+
+def does(name: str, what: str) -> bool:
+    """Whether this engine is one that does it: another test holds the table to the truth."""
+    return contract.read()[name][what] == contract.YES
 
 
 def test_what_an_engine_does_is_what_the_table_says(engine: tuple[str, str]) -> None:
@@ -65,19 +73,24 @@ def test_what_an_engine_does_is_what_the_table_says(engine: tuple[str, str]) -> 
 
 
 def test_the_courses_client_needs_no_change(engine: tuple[str, str]) -> None:
-    with Client(engine[1]) as client:
+    name, url = engine
+    named = {} if does(name, contract.LISTS) else {"model": contract.MODEL}
+    with Client(url) as client:
         assert client.wait_until_ready(30)["status"] == "healthy"
-        text = client.complete(contract.PROMPT, max_tokens=8, temperature=0)
-        assert text == client.complete(contract.PROMPT, max_tokens=8, temperature=0) != ""
-        assert client.chat(contract.MESSAGES, max_tokens=8, temperature=0)
+        asked = {"max_tokens": 8, "temperature": 0} | named
+        text = client.complete(contract.PROMPT, **asked)
+        assert text == client.complete(contract.PROMPT, **asked) != ""
+        assert client.chat(contract.MESSAGES, **asked)
         with pytest.raises(APIError) as caught:
-            client.complete(contract.PROMPT, max_tokens="many")
-        assert caught.value.status == 400
+            client.complete(contract.PROMPT, **asked | {"max_tokens": "many"})
+        assert (caught.value.status == 400) == does(name, contract.REFUSES)
 
 
 def test_openais_client_needs_no_change(engine: tuple[str, str]) -> None:
-    with openai.OpenAI(base_url=f"{engine[1]}/v1", api_key="none", max_retries=0) as client:
-        assert contract.MODEL in [model.id for model in client.models.list()]
+    name, url = engine
+    with openai.OpenAI(base_url=f"{url}/v1", api_key="none", max_retries=0) as client:
+        if does(name, contract.LISTS):
+            assert contract.MODEL in [model.id for model in client.models.list()]
         asked = {"model": contract.MODEL, "max_tokens": 6, "temperature": 0}
         completion = client.completions.create(prompt=contract.PROMPT, **asked)
         assert completion.usage and completion.usage.completion_tokens == 6
@@ -86,12 +99,16 @@ def test_openais_client_needs_no_change(engine: tuple[str, str]) -> None:
         pieces = client.chat.completions.create(stream=True, **chat)
         joined = "".join(c.delta.content or "" for piece in pieces for c in piece.choices)
         assert joined == whole != ""
-        with pytest.raises(openai.BadRequestError):
+        with pytest.raises(openai.APIStatusError) as caught:
             client.completions.create(prompt=contract.PROMPT, **asked | {"max_tokens": "many"})
+        assert (caught.value.status_code == 400) == does(name, contract.REFUSES)
 
 
 def test_the_load_test_needs_no_change(engine: tuple[str, str]) -> None:
-    load = Load(url=engine[1], clients=4, requests=8, min_tokens=4, max_tokens=8, ignore_end=True)
+    name, url = engine
+    model = "" if does(name, contract.LISTS) else contract.MODEL
+    whole = does(name, contract.IGNORES_END)
+    load = Load(url, model, clients=4, requests=8, min_tokens=4, max_tokens=8, ignore_end=whole)
     report = run(load)
     assert [result.error for result in report.results] == [""] * 8
     assert all(4 <= result.tokens <= 8 and result.ttft > 0 for result in report.results)
@@ -115,6 +132,9 @@ def test_an_engine_that_is_missing_says_how_to_get_it(
     monkeypatch.setattr(serving.client.engines, "VLLM_PYTHON", tmp_path / "python")
     with pytest.raises(ServerError, match="vLLM is not set up: `make vllm`"):
         vllm(contract.MODEL)
+    monkeypatch.setenv("TRANSFORMERS_SERVE", str(tmp_path / "serve"))
+    with pytest.raises(ServerError, match="serve is no command here: TRANSFORMERS_SERVE"):
+        transformers_serve(contract.MODEL)
 
 
 @pytest.mark.slow
