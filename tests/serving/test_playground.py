@@ -334,6 +334,7 @@ def test_a_chat_with_the_instruct_model(browser: Browser, smollm2: str) -> None:
         )
         page.goto(served.url + "/")
         expect(page.locator("#mode-chat")).to_have_attribute("aria-pressed", "true")
+        expect(page.locator("#prompt")).to_have_value("What is machine learning?")
         page.locator("#system").fill("Answer with one word.")
         page.locator("#prompt").fill("Is the sky blue?")
         slide(page, "max_new_tokens", "12")
@@ -343,6 +344,7 @@ def test_a_chat_with_the_instruct_model(browser: Browser, smollm2: str) -> None:
         answer = page.locator(".turn.assistant .made")
         first = answer.inner_text()
         assert first.strip() and page.locator("#prompt").input_value() == ""
+        expect(page.locator("#code")).not_to_contain_text("assistant")  # the call that was sent
         page.locator("#p-seed").fill("4")
         page.locator("#again").click()
         done(page)
@@ -365,4 +367,5 @@ def test_a_chat_with_the_instruct_model(browser: Browser, smollm2: str) -> None:
         expect(page.locator(".turn")).to_have_count(0)
         page.locator("#mode-text").click()
         expect(page.locator("#generate")).to_have_text("Generate")
+        expect(page.locator("#prompt")).to_have_value("")  # what was typed stays
         page.close()
