@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import copy
-from pathlib import Path
 from typing import Any
 
-from flask import Response, g, jsonify, request, send_file
+from flask import Response, g, jsonify, request
 from flask_openapi3 import Info as DocumentInfo
 from flask_openapi3 import OpenAPI
 
@@ -15,6 +14,7 @@ from serving.api.errors import JSONRequest, register_errors, wrong_parameter
 from serving.api.hosts import guard
 from serving.api.native import status_routes, text_routes
 from serving.api.openai.routes import NameConverter, openai_routes
+from serving.api.pages import send_page
 from serving.api.streaming import ClientGoneError
 from serving.guard.cache import ResponseCache, cache_routes
 from serving.guard.keys import describe, require_keys
@@ -32,7 +32,6 @@ LENGTHS = (  # where a length is asked for, by what name, and what it counts
     ("ChatRequest", "max_tokens", "max_new_tokens"),
     ("ChatRequest", "max_completion_tokens", "max_new_tokens"),
 )
-PAGES = {"/": "playground.html", "/operator": "operator.html"}
 
 
 def create_app(models: Models) -> OpenAPI:
@@ -78,13 +77,7 @@ def create_app(models: Models) -> OpenAPI:
     @app.route("/")
     @app.route("/operator")
     def page() -> Response:
-        file = Path(__file__).with_name(PAGES[request.path])
-        response = send_file(file, mimetype="text/html", max_age=0)
-        response.headers["Content-Security-Policy"] = (
-            "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; "
-            "connect-src 'self'; img-src data:; base-uri 'none'; form-action 'none'"
-        )
-        return response
+        return send_page(request.path)
 
     app.register_api(status_routes(models))
     app.register_api(metrics_routes(metrics))

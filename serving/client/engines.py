@@ -214,6 +214,17 @@ def transformers_serve(name: str) -> CommandServer:
     return CommandServer(words, folder=folder.parent)
 
 
+def playground(url: str, model: str = "") -> CommandServer:
+    """The playground page in front of a running engine.
+
+    Args:
+        url: where the engine answers.
+        model: as it names its model; "" asks it.
+    """
+    command = [sys.executable, "-m", "serving.client.playground", url, "--port", "{port}"]
+    return CommandServer([*command, "--model", model])
+
+
 def _cores(devices: int) -> str:
     """This machine's cores, shared out as vLLM wants them named: "0-1|2-3" for two devices."""
     count = os.cpu_count() or 1

@@ -16,11 +16,12 @@ from pathlib import Path
 import openai
 import psutil
 import pytest
+from playwright.sync_api import Browser, expect
 
 import helpers
 import serving.client.engines
 from serving.client import APIError, Client, ServerError, ServerProcess
-from serving.client.engines import VLLM_PYTHON, llama_cpp, transformers_serve, vllm
+from serving.client.engines import VLLM_PYTHON, llama_cpp, playground, transformers_serve, vllm
 from serving.client.load_test import Load, run
 from system.environment import ROOT
 from tests.conftest import skip_or_fail
@@ -112,6 +113,48 @@ def test_the_load_test_needs_no_change(engine: tuple[str, str]) -> None:
     report = run(load)
     assert [result.error for result in report.results] == [""] * 8
     assert all(4 <= result.tokens <= 8 and result.ttft > 0 for result in report.results)
+
+
+@pytest.mark.browser
+def test_the_playground_needs_no_change(engine: tuple[str, str], browser: Browser) -> None:
+    """The same page: one text as the engine itself writes it, and two turns of a chat."""
+    name, url = engine
+    named = "" if does(name, contract.LISTS) else contract.MODEL
+    problems: list[str] = []
+    with playground(url, named) as bridge, Client(url) as client:
+        page = browser.new_page()
+        page.on("pageerror", lambda error: problems.append(str(error)))
+        page.on("console", lambda m: problems.append(m.text) if m.type == "error" else None)
+        page.on("request", lambda r: r.url.startswith(bridge.url) or problems.append(r.url))
+        page.goto(f"{bridge.url}/")
+        expect(page.locator("#server")).to_contain_text(f"{contract.MODEL} on {url}")
+        links = page.locator("nav a:visible").all_text_contents()
+        assert links == ["info", "health"]  # of an engine that is not the course's, no others
+        for parameter, value in (("max_new_tokens", "8"), ("temperature", "0")):
+            page.locator(f"#p-{parameter}").fill(value)
+
+        def answered(tokens: str) -> None:
+            page.locator("#generate").click()
+            expect(page.locator("#m-reason")).not_to_have_text("–", timeout=120_000)
+            expect(page.locator("#generate")).to_be_enabled()
+            expect(page.locator("#error")).to_be_empty()
+            expect(page.locator("#m-tokens")).to_contain_text(tokens)
+
+        page.locator("#mode-text").click()
+        page.locator("#prompt").fill(contract.PROMPT)
+        answered("+ 8")
+        asked = {"model": contract.MODEL, "max_tokens": 8, "temperature": 0, "top_p": 1}
+        text = client.complete(contract.PROMPT, **asked)
+        assert page.locator("#output .made").text_content() == text
+        page.locator("#mode-chat").click()
+        for message in ("Say hello.", "Again."):
+            page.locator("#prompt").fill(message)
+            answered("+ ")
+        expect(page.locator(".turn")).to_have_count(4)
+        answers = page.locator(".turn.assistant .made").all_text_contents()
+        assert len(answers) == 2 and all(answers)
+        page.close()
+    assert problems == []
 
 
 def test_the_table_is_whole() -> None:
