@@ -48,6 +48,15 @@ def weight_of(name: str, module: str) -> np.ndarray[Any, Any]:
     return loaded.detach().numpy().copy()
 
 
+def drafted_for(base: TextGenerator, draft: TextGenerator) -> TextGenerator:
+    """The model that a draft speeds up: the base, or one that has the draft's tokens; says so."""
+    if base.vocabulary == draft.vocabulary:
+        return base
+    target = fresh("course-gpt-16m")
+    print(f"{draft.name} has other tokens than {base.name}: {target.name} stands in")
+    return target
+
+
 def runs_here(formats: dict[str, Any]) -> dict[str, Any]:
     """The formats that this processor has kernels for."""
     if "fbgemm" in torch.backends.quantized.supported_engines:
@@ -97,6 +106,11 @@ class Trials:
             {"technique": technique, "model": name, "seconds": seconds, "reads": reads,
              "bits": bits, "agreement": same}
         )  # fmt: skip
+
+    def first(self, name: str, seconds: dict[int, float], reads: float) -> None:
+        """Note a model's float32, if nothing of the model is noted yet."""
+        if name not in self.size:
+            self("float32", name, seconds, reads)
 
     def try_out(self, technique: str, name: str, change: Callable[[torch.nn.Module], None]) -> None:
         """Change a fresh copy of the model, in place, and measure it with 1 and with 8 texts."""

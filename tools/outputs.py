@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import re
 import sys
 import time
 from pathlib import Path
@@ -39,6 +40,7 @@ ENVIRONMENT = {
 }
 VOLATILE = ("execution", "ExecuteTime", "papermill", "trusted", "collapsed", "scrolled")
 WIDGET_VIEW = "application/vnd.jupyter.widget-view+json"
+BAR = re.compile(r"\s*\d+%\|")  # how the text of tqdm's progress bar begins
 
 
 def merge_streams(outputs: list[NotebookNode]) -> list[NotebookNode]:
@@ -52,6 +54,29 @@ def merge_streams(outputs: list[NotebookNode]) -> list[NotebookNode]:
         else:
             merged.append(output)
     return merged
+
+
+def end_bars(notebook: NotebookNode) -> None:
+    """Store each progress bar as it ended: its text is sent once, when the bar is still empty.
+
+    Args:
+        notebook: run with `store_widget_state`, so that it knows what its widgets show.
+    """
+    kept = notebook.metadata.get("widgets", {}).get("application/vnd.jupyter.widget-state+json")
+    outputs = [out for cell in notebook.cells for out in cell.get("outputs", [])]
+    for data in (out.data for out in outputs if WIDGET_VIEW in out.get("data", {})):
+        if not BAR.match(data["text/plain"]):
+            continue
+        states = {f"IPY_MODEL_{key}": widget["state"] for key, widget in kept["state"].items()}
+        (bar,) = (
+            states[part]
+            for part in states[f"IPY_MODEL_{data[WIDGET_VIEW]['model_id']}"]["children"]
+            if "max" in states[part]
+        )
+        done = bar["value"] / bar["max"]
+        data["text/plain"] = (
+            f"{done:4.0%}|{'█' * round(10 * done):<10}| {bar['value']:g}/{bar['max']:g}"
+        )
 
 
 def relative(line: str) -> str:
@@ -105,7 +130,6 @@ def run(path: Path) -> tuple[float, float]:
             timeout=CELL_SECONDS,
             kernel_name="python3",
             resources={"metadata": {"path": str(path.parent)}},
-            store_widget_state=False,
             on_cell_start=started,
             on_cell_executed=executed,
         )
@@ -120,6 +144,7 @@ def run(path: Path) -> tuple[float, float]:
             problem = "the kernel died"
     if problem:
         sys.exit(f"{path.name}, cell {current}: {problem}")
+    end_bars(notebook)
     tidy(notebook)
     nbformat.validate(notebook)
     nbformat.write(notebook, path)

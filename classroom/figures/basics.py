@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from classroom.figures.style import BLUE, ORANGE, label, new_figure, show
+from classroom.figures.style import BLUE, ORANGE, from_zero, label, new_figure, show
 from system.markup import NOT_MEASURED
 
 if TYPE_CHECKING:
@@ -125,7 +125,7 @@ def lines(axes: Axes, table: pd.DataFrame, x_label: str, y_label: str) -> None:
     axes.set_xlabel(x_label)
     axes.set_ylabel(y_label)
     axes.set_xlim(left=0)
-    axes.set_ylim(bottom=0)
+    from_zero(axes)
     axes.legend()
 
 
@@ -146,5 +146,7 @@ def line_figure(
     if len(table.columns) == 1 and (legend := axes.get_legend()):
         legend.remove()  # the axis says it already
     if log:
-        axes.set(yscale="log", ylim=(0.8 * float(table.min().min()), None))
+        axes.set(
+            yscale="log", ylim=(0.8 * float(table.min().min()), 1.5 * float(table.max().max()))
+        )
     return show(figure, alt)

@@ -83,6 +83,7 @@ def candidates_by_step(table: pd.DataFrame) -> Figure:
     axes.set_xlabel("step of the loop")
     axes.set_ylabel("probability (%)")
     axes.set_ylim(0, max(top.values()) * 1.25)  # the legend stands above the bars
+    axes.set_yticks([tick for tick in axes.get_yticks() if tick <= 100])  # and no step reaches more
     axes.set_xticks(sorted(top))
     axes.legend(ncols=3, loc="upper left")
     return figure

@@ -5,7 +5,17 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from classroom.figures.style import BLUE, COLOURS, GREEN, ORANGE, RED, label, new_figure, show
+from classroom.figures.style import (
+    BLUE,
+    COLOURS,
+    GREEN,
+    ORANGE,
+    RED,
+    from_zero,
+    label,
+    new_figure,
+    show,
+)
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -47,15 +57,13 @@ def timeline(samples: pd.DataFrame, spans: Sequence[tuple[str, float, float]]) -
     axes[1].set_ylabel("processor (% of one core)")
     for plot in axes:
         plot.set_xlabel("time (s)")
-        plot.set_ylim(bottom=0)
-        top = plot.get_ylim()[1]
-        plot.set_ylim(0, 1.45 * top)  # room for the names above the curves
+        from_zero(plot)
         for n, (name, began, ended) in enumerate(spans):
-            plot.axvspan(began, ended, color=COLOURS[n % len(COLOURS)], alpha=0.15, lw=0)
-            plot.annotate(
-                label(name), ((began + ended) / 2, 1.42 * top), rotation=90, va="top", ha="center",
-                fontsize=8,
-            )  # fmt: skip
+            plot.axvspan(
+                began, ended, color=COLOURS[n % len(COLOURS)], alpha=0.25, lw=0, label=label(name)
+            )
+    if spans:  # a short phase has no room for its name, so all stand above
+        figure.legend(handles=axes[1].patches, loc="outside upper center", ncols=min(6, len(spans)))
     return figure
 
 
@@ -76,7 +84,7 @@ def latency_spread(seconds: pd.DataFrame, alt: str) -> HTML:
         axes.axhline(value, color=colour, linestyle=style, label=name)
     axes.set_xlabel("call")
     axes.set_ylabel("time of one call (ms)")
-    axes.set_ylim(bottom=0)
+    from_zero(axes)
     axes.legend()
     return show(figure, alt)
 

@@ -67,6 +67,11 @@ def new_figure(
     return figure, list(axes)
 
 
+def from_zero(axes: Axes) -> None:
+    """Let the vertical axis begin at 0, and end a little above what is drawn."""
+    axes.set_ylim(0, 1.07 * float(axes.dataLim.y1) or 1)
+
+
 def show(figure: Figure, alt: str) -> HTML:
     """The figure as an HTML image that carries its description.
 

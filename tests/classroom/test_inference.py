@@ -265,6 +265,8 @@ def test_techniques_are_compared_with_the_first_one_of_their_model() -> None:
     note.try_out("half", DRAFT, half)
     assert note.said(DRAFT).splitlines()[0] == "measured: float32, half"
     note("elsewhere", DRAFT, {1: 0.25}, note.size[DRAFT] / 4)
+    note.first(DRAFT, {1: 0.1}, 1)
+    assert len(note.rows) == 3, "its float32 was noted before"
     table = note.table().loc[DRAFT]
     assert list(table["tokens/s, 1 text"]) == [2, 2, 4] and table["times the first"].iloc[2] == 2
     assert list(table["tokens/s, 8 texts"][:2]) == [2, 2]
