@@ -101,7 +101,8 @@ def check_packages(root: Path = ROOT) -> Check:
         for info, problem in damaged(Path(site), names).items():
             wrong.append(f"{info.name.partition('-')[0]} {problem}")
     if wrong:
-        return Check("Packages", False, "; ".join(wrong), SET_UP)
+        more = [f"and {len(wrong) - 5} more"] if len(wrong) > 5 else []
+        return Check("Packages", False, "; ".join([*wrong[:5], *more]), SET_UP)
     return Check("Packages", True, f"all {len(pins)} as pinned, {', '.join(shown)}")
 
 

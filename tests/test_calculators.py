@@ -84,5 +84,7 @@ def test_token_calculator_counts_and_computes() -> None:
     assert shown.new_tokens.max == 63  # the whole context is never free
     shown.new_tokens.value = 63
     assert asked[-1] == (count, 63) and "Past the context of 64 tokens" in words(shown.shown.value)
+    shown.prompt.value = "x " * 900
+    assert f"and {asked[-1][0] - 200} more tokens" in words(shown.shown.value)
     shown.prompt.value = "日 $5"
     assert "bytes:\\x" in words(shown.shown.value) and "\ufffd" not in shown.shown.value

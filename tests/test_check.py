@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import shutil
@@ -95,6 +96,9 @@ def test_wrong_and_missing_packages_are_named(tmp_path: Path) -> None:
     found = check.check_packages(tmp_path)
     assert not found.ok and found.advice == check.SET_UP
     assert "not 0.1" in found.found and "no-such-package is missing" in found.found
+    many = [f"no-such-package-{n}==1.0" for n in range(7)]
+    project.write_text(f"[project]\ndependencies = {json.dumps(many)}\n{lab}")
+    assert check.check_packages(tmp_path).found.endswith("no-such-package-4 is missing; and 2 more")
 
 
 def test_a_package_that_has_lost_files_is_named(tmp_path: Path) -> None:

@@ -68,11 +68,13 @@ class TokenCalculator(widgets.VBox):
             "input_ids"
         ]
         drawn = [(i, token_text(self._tokenizer, i)) for i in ids[: self.STRIP_TOKENS]]
+        hidden = len(ids) - len(drawn)
+        more = f"<small>… and {hidden:,} more tokens</small>" if hidden else ""
         cost = self._cost(len(ids), self.new_tokens.value)
         past = len(ids) + self.new_tokens.value > self._context
         warning = f"<b>Past the context of {self._context:,} tokens: refused.</b>" if past else ""
         table = facts_table({name: f"{value:,}" for name, value in cost.items()}) + warning
-        self.shown.value = panel("calculator", strip_html(drawn) + table)
+        self.shown.value = panel("calculator", strip_html(drawn) + more + table)
 
 
 class MemoryCalculator(widgets.VBox):

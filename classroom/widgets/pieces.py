@@ -98,7 +98,7 @@ def facts_table(facts: Mapping[str, str]) -> str:
     """A table of two columns that is read out when it changes: what, and how much."""
     rows = "".join(
         f'<tr><th scope="row" style="text-align:left;font-weight:400">{safe(name)}</th>'
-        f'<td style="text-align:right">{safe(value)}</td></tr>'
+        f'<td style="text-align:right;padding-left:1em">{safe(value)}</td></tr>'
         for name, value in facts.items()
     )
     return f'<table role="status">{rows}</table>'
