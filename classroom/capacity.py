@@ -53,7 +53,7 @@ class Replica:
         slots: texts that it writes at the same time.
         seconds_per_token: of one text while all slots are busy (TPOT).
         devices: it runs on so many.
-        price_hour: of one device, in any currency.
+        price_hour: of one device, in dollars.
     """
 
     slots: int

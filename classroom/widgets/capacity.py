@@ -53,7 +53,7 @@ class CapacityPlanner(widgets.VBox):
             1000 * replica.seconds_per_token, "ms/token", "of one text while all slots are busy"
         )
         self.devices = count(replica.devices, "devices", "that one replica runs on")
-        self.price = number(replica.price_hour, "price/hour", "of one device: your own number")
+        self.price = number(replica.price_hour, "price/hour ($)", "of one device: your own number")
         self.spare = count(0, "spare replicas", "that may fail or be replaced", 0)
         self.shown = widgets.HTML()
         fields = [self.per_minute, self.tokens, self.wait, self.slots, self.milliseconds]
@@ -95,6 +95,6 @@ def plan_rows(found: Plan) -> dict[str, str]:
         "use of the slots": f"{found.use:.0%}",
         "wait, 95 % at most": f"{found.p95_wait_s:.2f} s",
         "whole answer, mean": f"{found.answer_s:.1f} s",
-        "cost of 730 hours": f"{found.cost_month:,.0f}",
-        "cost of a million tokens": f"{found.cost_per_million:,.2f}",
+        "cost of 730 hours ($)": f"{found.cost_month:,.0f}",
+        "cost of a million tokens ($)": f"{found.cost_per_million:,.2f}",
     }

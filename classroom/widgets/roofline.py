@@ -76,7 +76,8 @@ class RooflineCalculator(widgets.VBox):
         turn = roofline.ridge(self.bits.value, bandwidth, peak)
         self.shown.value = parts_table(bars) + (
             f"<b>{safe(self.model.value)}: at most {found.tokens_per_s:,.4g} tokens/s.</b> "
-            f"The limit is {found.bound}; arithmetic is from a batch of {turn:,.3g} on."
+            f"The limit is {found.bound}. Arithmetic becomes the limit "
+            + (f"from a batch of {math.ceil(turn):,} on." if turn > 1 else "at every batch.")
         )
 
 
