@@ -139,6 +139,7 @@ def test_a_bad_prompt_is_said_in_the_widget(explorer: ParameterExplorer, prompt:
     explorer.controls["prompt"].value = prompt
     assert 'role="alert"' in explorer.text.value and "prompt" in words(explorer.text.value)
     assert "all others" not in explorer.chart.value and explorer.result is None
+    assert 'role="alert"' not in explorer.chart.value, "said once"
     explorer.controls["prompt"].value = "Well then"
     assert 'role="alert"' not in explorer.text.value + explorer.chart.value
 

@@ -172,7 +172,7 @@ def _check_left(answer: Any) -> str:
     cool = _left(temperature=1)
     return (
         f"{checks.compare_guess(guess, measured, 'tokens')} At temperature 1 it is {cool:,}: "
-        "heat fills the tail, and top-p counts it in."
+        "a higher temperature fills the tail, and top-p counts it in."
     )
 
 
@@ -210,7 +210,7 @@ def _check_facts(job: str, choice: dict[str, Any]) -> None:
     plain = _copied({name: value for name, value in choice.items() if name not in PENALTIES})
     if plain < LEAST_RIGHT:
         raise checks.Wrong(
-            f"`{job}`: with this heat, {COPIED} sure tokens in a row come right in only "
+            f"`{job}`: at this temperature, {COPIED} sure tokens in a row come right in only "
             f"{plain:.0%} of the tries. There is one right answer: take the best token."
         )
     if job == "extract" and (penalised := _copied(choice)) < LEAST_RIGHT:
@@ -232,7 +232,7 @@ def _check_choice(answer: Any) -> str:
     if len(set(stories)) < len(stories):
         raise checks.Wrong(
             f"`story`: {len(stories)} tries gave {len(set(stories))} different stories. All must "
-            "differ: sample, with more heat."
+            "differ: sample, at a higher temperature."
         )
     after = reference.generator().next_token_distributions(STORY, **choice["story"])[1]
     if bool((after > 0).all()):

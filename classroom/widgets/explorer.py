@@ -110,8 +110,12 @@ class ParameterExplorer(widgets.VBox):
         except ValueError as error:
             self.chart.value, self.text.value = panel("chart", ""), problem(error)
             return
-        self._fill(self.chart, lambda: chart(self.generator, prompt, settings, self.zoom.value))
-        self._fill(self.text, lambda: self._write(prompt, settings))
+        drawn = self._fill(
+            self.chart, lambda: chart(self.generator, prompt, settings, self.zoom.value)
+        )
+        written = self._fill(self.text, lambda: self._write(prompt, settings))
+        if isinstance(drawn, ValueError) and isinstance(written, ValueError):
+            self.chart.value = panel("chart", "")  # such as a prompt that is too long: said once
 
     def _changed(self, change: dict[str, Any]) -> None:
         if self._quiet:
@@ -132,13 +136,19 @@ class ParameterExplorer(widgets.VBox):
         if room >= slider.min:  # else the prompt itself is refused
             slider.max = min(room, parameter_ranges()["max_new_tokens"].maximum)
 
-    def _fill(self, box: widgets.HTML, make: Callable[[], str]) -> None:
-        """Set the box; a traceback in a widget's callback would go to a log that nobody reads."""
+    def _fill(self, box: widgets.HTML, make: Callable[[], str]) -> Exception | None:
+        """Set the box; a traceback in a widget's callback would go to a log that nobody reads.
+
+        Returns:
+            what went wrong, which the box says, too.
+        """
         try:
             # The number makes every move a new value: the same text is painted again, too.
             box.value = f"{make()}<!-- {self._moves} -->"
         except Exception as error:
             box.value = problem(error)
+            return error
+        return None
 
     def _write(self, prompt: str, settings: GenerationSettings) -> str:
         result = self.generator.generate(prompt, **settings.model_dump(exclude_none=True))

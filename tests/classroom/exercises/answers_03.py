@@ -149,7 +149,7 @@ CASES = (
         ),
         wrong=(
             (lambda: (chosen(extract={"temperature": 1.1, "top_k": 0}), 8), "one right answer"),
-            (lambda: (chosen(answer={"temperature": 1.1, "top_k": 0}), 8), "`answer`: with this"),
+            (lambda: (chosen(answer={"temperature": 1.1, "top_k": 0}), 8), "`answer`: at this"),
             (
                 lambda: (chosen(extract=GREEDY | {"repetition_penalty": 1.3}), 8),
                 "stands in the prompt",
