@@ -163,7 +163,7 @@ recap = Recap(
     "10",
     (
         RecapQuestion(
-            "Which address belongs into the liveness probe?",
+            "Which path belongs in the liveness probe?",
             ("/health, like readiness", "/live, which says that the process answers",
              "/v1/completions, which proves that it works"),
             1,
