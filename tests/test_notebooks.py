@@ -6,6 +6,8 @@ import ast
 import dataclasses
 import html
 import re
+import subprocess
+import sys
 from collections import Counter
 from pathlib import Path
 
@@ -14,6 +16,7 @@ import pytest
 
 from classroom import course
 from helpers.models import cards
+from tests.conftest import ROOT
 from tests.lessons import (
     MACHINE_PATH,
     NOTEBOOKS,
@@ -190,3 +193,18 @@ def test_without_the_real_model_its_cells_are_run_but_not_compared(
     monkeypatch.setitem(cards(), REAL_MODEL, missing)
     copied = code_cells(read(comparable(lesson, folder)))
     assert [("nbval-ignore-output" in tags(cell)) for cell in copied] == [True, False]
+
+
+def test_a_progress_bar_is_stored_as_it_ended(tmp_path: Path) -> None:
+    """Its text reaches the notebook once, when it is still empty."""
+    bar = nbformat.v4.new_code_cell(
+        "from tqdm.auto import tqdm\nfor _ in tqdm(range(3)):\n    pass"
+    )
+    lesson = tmp_path / "lesson.ipynb"
+    nbformat.write(nbformat.v4.new_notebook(cells=[bar]), lesson)
+    code = "import pathlib, sys; sys.path.insert(0, 'tools'); import outputs; "
+    code += "outputs.run(pathlib.Path(sys.argv[1]))"
+    command = [sys.executable, "-c", code, str(lesson)]
+    subprocess.run(command, cwd=ROOT, check=True, capture_output=True, timeout=120)
+    (output,) = read(lesson).cells[0].outputs
+    assert output.data == {"text/plain": "100%|██████████| 3/3"}
