@@ -118,36 +118,53 @@ class Watch(Polling):
     @contextmanager
     def phase(self, name: object) -> Iterator[None]:
         """What happens within belongs together, under this name."""
-        before, began = self._ask(), time.perf_counter()
+        before, began = self._ask(name), time.perf_counter()
         self._phase = name
         try:
             yield
         finally:
-            self._phase = None
-            self._phases[name] = (before, self._ask(), time.perf_counter() - began)
+            self._phase, seconds = None, time.perf_counter() - began
+            self._phases[name] = (before, self._ask(name), seconds)
 
-    def _ask(self) -> Sample:
+    def _ask(self, phase: object) -> Sample:
+        """One sample, which belongs to this phase."""
         with self._lock:
-            return read_metrics(self._http.get("/metrics").text)
+            shown = read_metrics(self._http.get("/metrics").text)
+            self.samples.append((time.perf_counter() - self._start, phase, shown))
+        return shown
 
     def look(self) -> None:
         """One sample."""
         with suppress(httpx.TransportError):  # a server that is gone shows nothing
-            shown = self._ask()
-            self.samples.append((time.perf_counter() - self._start, self._phase, shown))
+            self._ask(self._phase)
 
     def in_system(self, phase: object) -> float:
-        """Mean number of texts that waited or were written during a phase."""
-        waiting, running = "vllm:num_requests_waiting", "vllm:num_requests_running"
-        counts = pd.Series(
-            [
-                value(shown, waiting) + value(shown, running)
-                for _, during, shown in self.samples
-                if during == phase
-            ],
-            dtype=float,
-        )
-        return float(counts.mean())
+        """Mean number of texts that waited or were written in a phase, its two ends left out."""
+        during = [_in_system(shown) for _, name, shown in self.samples if name == phase]
+        return float(pd.Series(during[1:-1], dtype=float).mean())
+
+    def over_time(self, window: float = 0.5) -> pd.DataFrame:
+        """The figures of `phases` at each moment: what a dashboard draws.
+
+        Args:
+            window: seconds that each moment looks back over, as Prometheus' `rate` does.
+
+        Returns:
+            index: seconds since the start; columns as in `phases`, but in_system at the moment
+            and errors since the start; phase: its name, or None.
+        """
+        rows: dict[float, dict[str, object]] = {}
+        least = min(window, self.samples[-1][0]) / 2  # a shorter look back sees only chance
+        began = 0  # number of the first sample in the window
+        for at, phase, shown in self.samples:
+            while self.samples[began][0] < at - window:
+                began += 1
+            then, _, before = self.samples[began]
+            if at - then >= least:
+                so_far = {"errors": _errors(self.samples[0][2], shown), "phase": phase}
+                found = _figures(before, shown, at - then) | so_far
+                rows[at] = found | {"in_system": _in_system(shown)}
+        return pd.DataFrame(rows).T.rename_axis("seconds")
 
     def phases(self) -> pd.DataFrame:
         """Four kinds of figures a phase: latency, throughput, resources, errors.
@@ -175,11 +192,6 @@ def _figures(before: Sample, after: Sample, seconds: float) -> dict[str, object]
     whole = histogram(before, after, latency)
     first = histogram(before, after, "vllm:time_to_first_token_seconds")
     steps = grown("llm_engine_steps_total")
-    errors = {
-        dict(labels)["error_type"]: int(count - before.get((name, labels), 0.0))
-        for (name, labels), count in after.items()
-        if name == "llm_errors_total"
-    }
     return {
         **{f"p{p}_ms": 1000 * quantile(p / 100, whole) for p in (50, 95, 99)},
         "ttft_ms": 1000 * quantile(0.5, first),
@@ -189,8 +201,23 @@ def _figures(before: Sample, after: Sample, seconds: float) -> dict[str, object]
         "rows_per_step": grown("llm_engine_row_steps_total") / steps if steps else math.nan,
         "cpu_cores": grown("process_cpu_seconds_total") / seconds,
         "rss_mb": value(after, "process_resident_memory_bytes") / 1e6,
-        "errors": {kind: count for kind, count in errors.items() if count},
+        "errors": _errors(before, after),
     }
+
+
+def _errors(before: Sample, after: Sample) -> dict[str, int]:
+    """Requests that failed between two samples: kind → how many."""
+    counts = {
+        dict(labels)["error_type"]: int(count - before.get((name, labels), 0.0))
+        for (name, labels), count in after.items()
+        if name == "llm_errors_total"
+    }
+    return {kind: count for kind, count in counts.items() if count}
+
+
+def _in_system(shown: Sample) -> float:
+    """Texts that wait or are written."""
+    return value(shown, "vllm:num_requests_waiting") + value(shown, "vllm:num_requests_running")
 
 
 def until(condition: Callable[[], object], seconds: float = 60.0) -> None:

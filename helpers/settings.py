@@ -105,7 +105,7 @@ class GenerationSettings(BaseModel):
         WithJsonSchema(STOP_SCHEMA),
     ] = Field((), description="The text ends before any of these strings.")  # fmt: skip
     seed: int | None = Field(
-        None, ge=0, le=2**63 - 1, description="Same seed, same text; none: another text each time."
+        None, ge=0, le=2**63 - 1, description="Same seed, same text on one machine; none: new text."
     )
 
     def __init__(self, **parameters: Any) -> None:

@@ -343,20 +343,30 @@ def test_the_knee_is_marked(draw: Callable[..., Any]) -> None:
 
 
 def test_four_kinds_of_metrics(draw: Callable[..., Any]) -> None:
+    """Of two loads, one after the other; what came between, and what was before, is left out."""
     names = ["p50_ms", "p95_ms", "p99_ms", "ttft_ms", "tokens_per_s", "rows_per_step", "rss_mb"]
-    table = pd.DataFrame({name: [1.0 + n, 2.0 + n] for n, name in enumerate(names)}, index=[1, 2])
-    table["cpu_cores"] = [0.5, 0.75]
-    drawn = draw(figures.four_kinds, table, {"queue_full": 3, "timeout": 1}, ALT)
+    seconds = pd.Index([0.5, 1.0, 1.5, 2.5], name="seconds")
+    table = pd.DataFrame(
+        {name: [9.0, 1 + n, 2 + n, 3 + n] for n, name in enumerate(names)}, seconds
+    )
+    table["cpu_cores"] = [0.1, 0.5, 0.75, 1.0]
+    table["phase"] = pd.Series([None, 1, 1, 8], seconds, dtype=object)
+    table["errors"] = [{}, {}, {"timeout": 1}, {"timeout": 1, "queue_full": 3}]
+    drawn = draw(figures.four_kinds, [table, table], ALT)
     latency, throughput, resources, failed, rows, cores = drawn.axes
-    assert [curve(latency, n)[1] for n in range(4)] == [
-        near([0.001 * (1 + n), 0.001 * (2 + n)]) for n in range(4)
-    ]
-    assert curve(throughput, 0)[1] == near([5, 6]) and curve(resources, 0)[1] == near([7e6, 8e6])
-    assert list(rows.lines[0].get_ydata()) == [6, 7]
-    assert list(cores.lines[0].get_ydata()) == [0.5, 0.75]
-    assert [bar.get_width() for bar in failed.patches] == [3, 1]
-    assert [t.get_text() for t in failed.get_yticklabels()] == ["queue_full", "timeout"]
-    draw(figures.four_kinds, table, {}, ALT)  # no error is no failure of the figure
+    for n in range(4):
+        times, found = curve(latency, n)
+        assert times == near([0, 0.5, 1.5, 1.5, 2, 3])
+        assert found == near([0.001 * (k + n) for k in (1, 2, 3)] * 2)
+    assert curve(throughput, 0)[1] == near([5, 6, 7] * 2)
+    assert curve(resources, 0)[1] == near([7e6, 8e6, 9e6] * 2)
+    assert list(rows.lines[0].get_ydata()) == [6, 7, 8] * 2
+    assert list(cores.lines[0].get_ydata()) == [0.5, 0.75, 1] * 2
+    counts = {line.get_label(): list(line.get_ydata()) for line in failed.lines}
+    assert counts == {"timeout": [0, 1, 1, 1, 2, 2], "queue_full": [0, 0, 3, 3, 3, 6]}
+    assert [text.get_text() for text in latency.texts] == ["1", "8", "1", "8"]
+    table["errors"] = [{}] * 4
+    draw(figures.four_kinds, [table], ALT)  # no error is no failure of the figure
 
 
 def test_waiting_over_use(draw: Callable[..., Any]) -> None:

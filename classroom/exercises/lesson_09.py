@@ -77,7 +77,7 @@ def _check_cache(calls: Any) -> str:
         ),
         (
             lambda kept, asked: "seed" in asked and kept == asked,
-            "At temperature 0 nothing is drawn: the text is always the same, without a seed too.",
+            "At temperature 0 nothing is drawn: here the text is always the same, seed or not.",
         ),
         (
             lambda kept, asked: asked["temperature"] == 0 and kept == asked,
@@ -133,9 +133,9 @@ questions = (
         ask="may_answer",
         inputs=_requests,
         hints=(
-            "Two conditions: it is the same request, and its text is always the same.",
+            "Two conditions: it is the same request, and this server always writes the same text.",
             "`kept == asked` compares all parameters at once.",
-            'The text is always the same at temperature 0, or where `"seed" in asked`.',
+            'The text is always the same here at temperature 0, or where `"seed" in asked`.',
         ),
         code="def may_answer(kept, asked):\n"
         '    always_the_same = asked["temperature"] == 0 or "seed" in asked\n'
@@ -202,7 +202,7 @@ recap = Recap(
         ),
         RecapQuestion(
             "Which requests may a response cache answer?",
-            ("Those whose text is always the same", "Those with the same prompt",
+            ("Those whose text never changes on this machine", "Those with the same prompt",
              "Those with a short answer"),
             0,
             "Greedy ones, and those with a seed; and only where every parameter, the model and its "

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import TYPE_CHECKING
 
 from classroom.figures.basics import lines
 from classroom.figures.style import (
     BLUE,
     COLOURS,
-    GREEN,
     ORANGE,
     RED,
     label,
@@ -17,10 +17,11 @@ from classroom.figures.style import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     import pandas as pd
     from IPython.display import HTML
+    from matplotlib.axes import Axes
 
 
 def slot_timeline(seats: Mapping[str, pd.DataFrame], alt: str) -> HTML:
@@ -72,35 +73,71 @@ def knee_figure(loads: pd.DataFrame, knee: int, alt: str) -> HTML:
     return show(figure, alt)
 
 
-def four_kinds(phases: pd.DataFrame, errors: Mapping[str, int], alt: str) -> HTML:
-    """Latency, throughput, resources and errors over the phases of a load.
+def four_kinds(loads: Sequence[pd.DataFrame], alt: str) -> HTML:
+    """Latency, throughput, resources and errors while loads ran, one load after the other.
 
     Args:
-        phases: as `Watch.phases` gives them, the index numbers of clients.
-        errors: kind → requests that failed so.
+        loads: as `Watch.over_time` gives them; what lies between two of them is left out.
         alt: what the figure shows.
     """
-    figure, (latency, throughput, resources, failed) = new_figure(8.0, 5.2, columns=2, rows=2)
-    x = "clients at the same time"
+    table = _joined(loads)
+    figure, axes = new_figure(8.0, 5.4, columns=2, rows=2)
+    latency, throughput, resources, failed = axes
     names = {"p50_ms": "p50", "p95_ms": "p95", "p99_ms": "p99", "ttft_ms": "first token, p50"}
-    lines(latency, phases[list(names)].rename(columns=names), x, "latency (ms)")
-    lines(throughput, phases[["tokens_per_s"]].astype(float), x, "tokens per second")
-    beside = throughput.twinx()
-    beside.plot(phases.index, phases["rows_per_step"], "s--", color=ORANGE)
-    beside.set_ylabel("rows a step (dashed)")
-    beside.set_ylim(bottom=0)
-    lines(resources, phases[["rss_mb"]].astype(float), x, "resident memory (MB)")
-    cores = resources.twinx()
-    cores.plot(phases.index, phases["cpu_cores"], "s--", color=GREEN)
-    cores.set_ylabel("processor (cores, dashed)")
-    cores.set_ylim(bottom=0)
-    bars = failed.barh([label(kind) for kind in errors] or ["none"], list(errors.values()) or [0],
-                       color=RED, height=0.5)  # fmt: skip
-    failed.bar_label(bars, padding=3)
-    failed.set_xlabel("requests that failed, by kind")
-    failed.set_xlim(0, max([*errors.values(), 1]) * 1.15)
-    failed.grid(False)
+    for column, name in names.items():
+        latency.plot(table.index, table[column], label=name)
+    latency.set_ylabel("latency (ms)")
+    pairs = [
+        (throughput, "tokens_per_s", "tokens per second", "rows_per_step", "rows a step"),
+        (resources, "rss_mb", "resident memory (MB)", "cpu_cores", "processor cores"),
+    ]
+    for axis, left, left_label, right, right_label in pairs:
+        axis.plot(table.index, table[left])
+        axis.set_ylabel(left_label)
+        beside = axis.twinx()
+        beside.plot(table.index, table[right], "--", color=ORANGE)
+        beside.set_ylabel(f"{right_label} (dashed)")
+        beside.set_ylim(bottom=0)
+    kinds = sorted({kind for errors in table["errors"] for kind in errors})
+    for kind in kinds:
+        counts = [errors.get(kind, 0) for errors in table["errors"]]
+        failed.plot(table.index, counts, drawstyle="steps-post", label=label(kind))
+    failed.set_ylabel("failed requests so far")
+    for axis in axes:
+        _mark_phases(axis, table["phase"])
+        axis.set_ylim(bottom=0)
+    latency.legend(fontsize=8)
+    if kinds:
+        failed.legend(loc="center left")
     return show(figure, alt)
+
+
+def _joined(loads: Sequence[pd.DataFrame]) -> pd.DataFrame:
+    """Loads one after the other: their times and their errors go on counting."""
+    import pandas as pd
+
+    parts: list[pd.DataFrame] = []
+    for load in loads:
+        during = load[load["phase"].notna()].copy()
+        at, errors = 0.0, {}
+        if parts:
+            at, errors = parts[-1].index[-1], parts[-1]["errors"].iloc[-1]
+        during.index = during.index - during.index[0] + at
+        counted = [dict(Counter(errors) + Counter(more)) for more in during["errors"]]
+        during["errors"] = pd.Series(counted, during.index, dtype=object)
+        parts.append(during)
+    return pd.concat(parts)
+
+
+def _mark_phases(axis: Axes, phases: pd.Series) -> None:
+    """A band for each phase, its name above; every second one is shaded."""
+    for number, during in phases.groupby((phases != phases.shift()).cumsum()):
+        first, last, name = during.index[0], during.index[-1], during.iloc[0]
+        if number % 2:
+            axis.axvspan(first, last, color="#777777", alpha=0.1, lw=0)
+        axis.text((first + last) / 2, 1.02, label(name), ha="center", fontsize=8,
+                  transform=axis.get_xaxis_transform())  # fmt: skip
+    axis.set(xlabel="seconds under load (above: clients)", xlim=(0, phases.index[-1]))
 
 
 def waiting_curve(waits: pd.DataFrame, alt: str) -> HTML:

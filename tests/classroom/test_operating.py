@@ -64,6 +64,12 @@ def test_a_phase_has_what_happened_in_it(server: ServerProcess) -> None:
     assert 0 < busy.mean_s <= report.summary()["latency"]["mean"] * 1.01 + 0.001
     assert busy.errors == {} and shown.errors["errors"] == {"bad_request": 1}
     assert busy.rss_mb > 50 and busy.cpu_cores > 0
+    moments = watch.over_time(window=1000)  # each looks back to the start
+    assert list(moments.phase.dropna().unique()) == ["load", "errors"]
+    assert moments.errors.iloc[0] == {} and moments.errors.iloc[-1] == {"bad_request": 1}
+    last = moments.iloc[-1]
+    assert last.tokens_per_s * last.name == pytest.approx(24 * 20, rel=0.2)
+    assert last.in_system == 0 and moments[moments.phase == "load"].rows_per_step.max() > 1
 
 
 def test_quantiles_of_a_histogram() -> None:
