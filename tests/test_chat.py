@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import pytest
+import torch
 from transformers import AutoTokenizer
 
 import helpers
 from helpers.chat import chat_ids, check_messages, render
+from helpers.generator import TextGenerator
 from helpers.models import locate
 from system.errors import ParameterError
 
@@ -76,8 +78,32 @@ def test_what_is_no_chat(messages, named: str) -> None:
 
 def test_base_models_refuse_chats_and_say_why() -> None:
     base = helpers.load("course-gpt-1m", device="cpu")
-    with pytest.raises(ParameterError, match=r"no chat template.*smollm2-135m"):
+    with pytest.raises(ParameterError) as caught:
         base.chat(user("Hello"))
+    assert caught.value.parameter == "model"
+    assert str(caught.value) == (
+        "model='course-gpt-1m' is not allowed: model must be an instruct model: this one has no "
+        "chat template, it was trained to continue text and not to answer. Use generate(), or "
+        "load smollm2-135m"
+    )
+
+
+def test_an_answer_goes_on_where_the_template_ends(tokenizer) -> None:
+    model = helpers.load("course-gpt-1m", device="cpu").model
+    chatting = TextGenerator(model, tokenizer, "chatting")
+    ids = chat_ids(tokenizer, user(HOSTILE[0]))
+    answer = chatting.chat(user(HOSTILE[0]), temperature=0, max_new_tokens=6)
+    assert answer.prompt == render(tokenizer, user(HOSTILE[0])) and answer.prompt_tokens == len(ids)
+    for _ in range(6):
+        ids.append(int(model(input_ids=torch.tensor([ids])).logits[0, -1].argmax()))
+    assert list(answer.new_ids[0]) == ids[-6:]
+    assert len(chatting.chat(user("x"), num_return_sequences=2, max_new_tokens=1).new_texts) == 2
+    for wrong, named in (({"top_p": 7}, "top_p"), ({"logit_bias": {9000: 1}}, "logit_bias")):
+        with pytest.raises(ParameterError) as caught:
+            chatting.chat(user("x"), **wrong)
+        assert caught.value.parameter == named
+    with pytest.raises(ParameterError, match="role"):
+        chatting.chat([{"role": "robot", "content": "x"}])
 
 
 @pytest.mark.slow

@@ -430,8 +430,11 @@ def test_closing_a_stream_ends_the_work(generator: TextGenerator) -> None:
 
 def test_stream_refuses_at_once(generator: TextGenerator) -> None:
     for wrong in ({"num_return_sequences": 2}, {"temperature": 9}, {"max_length": 600}):
-        with pytest.raises(ParameterError):
+        with pytest.raises(ParameterError) as caught:
             generator.stream(PROMPT, **wrong)
+        assert [caught.value.parameter] == list(wrong)
+    with pytest.raises(ParameterError, match="=2 is not allowed: .* must be 1 when streaming$"):
+        generator.stream(PROMPT, num_return_sequences=2)
 
 
 # --- prompts that are too long
@@ -466,33 +469,47 @@ def test_truncation(generator: TextGenerator, text: str, lengths: dict[str, int]
     prompt = text * 800
     with pytest.warns(RuntimeWarning, match="cut to its last") as caught:
         result = generator.generate(prompt, truncate=True, temperature=0, **lengths)
-    assert len(caught) == 1 and caught[0].filename == __file__, "the warning names the wrong line"
+    assert len(caught) == 1
     limit = lengths.get("max_length", 512) - lengths.get("max_new_tokens", 1)
     assert limit - 20 < result.prompt_tokens <= limit
     assert prompt.endswith(result.prompt), "only the beginning may go"
     with pytest.warns(RuntimeWarning, match="cut to its last") as caught:
         stream = generator.stream(prompt, truncate=True, temperature=0, **lengths)
-    assert len(caught) == 1 and caught[0].filename == __file__, "the warning names the wrong line"
+    assert len(caught) == 1
     assert stream.prompt == result.prompt and "".join(stream) == result.new_text
 
 
+@pytest.mark.plain
 def test_a_warning_names_the_line_that_called(generator: TextGenerator) -> None:
     """However many frames lie between: a comprehension has one of its own before 3.12 only."""
     prompt = "word " * 600
+    arguments = {"truncate": True, "max_new_tokens": 1}
     with pytest.warns(RuntimeWarning) as caught:
-        generator.generate_batch([prompt, prompt + "a"], truncate=True, max_new_tokens=1)
+        generator.generate_batch([prompt, prompt + "a"], **arguments)
+        generator.generate(prompt, **arguments)
+        list(generator.stream(prompt, **arguments))
     code = sys._getframe().f_code
     lines = [w.lineno - code.co_firstlineno for w in caught if w.filename == __file__]
-    assert lines == [4, 4]
+    assert lines == [6, 6, 7, 8]
     with pytest.warns(RuntimeWarning) as caught:
         warn("from here")
     assert caught[0].filename == __file__
 
 
 def test_truncation_changes_nothing_that_fits(generator: TextGenerator) -> None:
+    full = generator.decode(generator.encode("word " * 600)[:510])
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        assert generator.generate(PROMPT, truncate=True, max_new_tokens=2).prompt == PROMPT
+        for prompt in (PROMPT, full):
+            assert generator.generate(prompt, truncate=True, max_new_tokens=2).prompt == prompt
+
+
+@pytest.mark.parametrize("length", [2, 64, 512])
+def test_truncation_keeps_as_much_as_fits(generator: TextGenerator, length: int) -> None:
+    with pytest.warns(RuntimeWarning, match=f"of 601 tokens cut to its last {length - 1}: .* 512"):
+        stream = generator.stream("word " * 600, truncate=True, max_length=length)
+    assert generator.count_tokens(stream.prompt) == length - 1
+    stream.close()
 
 
 @pytest.mark.parametrize("wrong", [{"max_new_tokens": 512}, {"max_length": 1}, {"max_length": 513}])
@@ -563,6 +580,38 @@ def test_warm_up_and_description(generator: TextGenerator) -> None:
     assert generator.device == "cpu" and generator.device_label == "CPU"
 
 
+def test_warming_up_is_two_tokens_and_draws_no_number(
+    generator: TextGenerator, passes: list[float]
+) -> None:
+    before = torch.get_rng_state()
+    assert generator.warm_up() == 5.0 + 1.0
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_what_ends_a_text_is_the_models_word(generator: TextGenerator) -> None:
+    made = TextGenerator(generator.model, generator.tokenizer)
+    assert made.name == "model" and made.end_ids == {END}
+    config = generator.model.generation_config
+    try:
+        config.eos_token_id = [END, 5]
+        assert TextGenerator(generator.model, generator.tokenizer).end_ids == {END, 5}
+        generator.model.generation_config = None
+        assert TextGenerator(generator.model, generator.tokenizer).end_ids == {None}
+    finally:
+        generator.model.generation_config, config.eos_token_id = config, END
+
+
+def test_loading_takes_what_is_asked_for_before_what_is_set(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("MODEL_NAME", "course-gpt-4m")
+    monkeypatch.setenv("DEVICE", "nowhere")
+    named = load("course-gpt-1m", device="cpu", dtype="bfloat16")
+    assert named.name == "course-gpt-1m" and named.model.dtype == torch.bfloat16
+    other = load(device="cpu")
+    assert other.name == "course-gpt-4m" and other.parameters > 2 * named.parameters
+
+
 # --- the next token
 
 
@@ -606,11 +655,27 @@ def test_rows_of_next_token_probabilities(generator: TextGenerator) -> None:
     assert len(generator.next_token_probabilities(PROMPT)) == 10
     assert len(generator.next_token_probabilities(PROMPT, top=3)) == 3
     for top in (0, -1):
-        with pytest.raises(ParameterError, match="top="):
+        with pytest.raises(ParameterError, match=f"top={top} .* must be a whole number from 1$"):
             generator.next_token_probabilities(PROMPT, top=top)
     full = generator.decode(generator.encode("word " * 600)[:512])
     assert generator.count_tokens(full) == 512
     assert len(generator.next_token_probabilities(full)) == 10, "the context itself fits"
+    with pytest.raises(PromptTooLongError, match="513 tokens.*at most 512 tokens.*context of 512"):
+        generator.next_token_logits(full + " word")
+    assert generator.count_tokens("a") == 1 and len(generator.next_token_logits("a")) == 8192
+    with pytest.raises(PromptTooLongError):
+        generator.next_token_logits("")
+
+
+def test_distributions_are_the_tables(generator: TextGenerator) -> None:
+    """Repetitions are counted in the prompt."""
+    changed = {"repetition_penalty": 1.5, "no_repeat_ngram_size": 1}
+    before, after = generator.next_token_distributions("the the model", **changed)
+    table = generator.next_token_probabilities("the the model", top=8192, **changed)
+    ids = table["id"].tolist()
+    assert table["before"].tolist() == before[ids].tolist()
+    assert table["after"].tolist() == after[ids].tolist()
+    assert all(after[token] == 0 for token in generator.encode("the the model"))
 
 
 def test_softmax() -> None:

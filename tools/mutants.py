@@ -37,7 +37,7 @@ pytest_add_cli_args =
     -p
     own_lock
     -m
-    not slow and not soak and not browser
+    not slow and not soak and not browser and not plain
 process_isolation = fork
 use_git_change_detection = false
 timeout_constant = 4
