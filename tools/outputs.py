@@ -40,6 +40,7 @@ ENVIRONMENT = {
 }
 VOLATILE = ("execution", "ExecuteTime", "papermill", "trusted", "collapsed", "scrolled")
 WIDGET_VIEW = "application/vnd.jupyter.widget-view+json"
+WIDGET_STATE = "application/vnd.jupyter.widget-state+json"
 BAR = re.compile(r"\s*\d+%\|")  # how the text of tqdm's progress bar begins
 
 
@@ -62,12 +63,12 @@ def end_bars(notebook: NotebookNode) -> None:
     Args:
         notebook: run with `store_widget_state`, so that it knows what its widgets show.
     """
-    kept = notebook.metadata.get("widgets", {}).get("application/vnd.jupyter.widget-state+json")
+    kept = notebook.metadata.get("widgets", {}).get(WIDGET_STATE, {})
+    states = {f"IPY_MODEL_{key}": one["state"] for key, one in kept.get("state", {}).items()}
     outputs = [out for cell in notebook.cells for out in cell.get("outputs", [])]
     for data in (out.data for out in outputs if WIDGET_VIEW in out.get("data", {})):
         if not BAR.match(data["text/plain"]):
             continue
-        states = {f"IPY_MODEL_{key}": widget["state"] for key, widget in kept["state"].items()}
         (bar,) = (
             states[part]
             for part in states[f"IPY_MODEL_{data[WIDGET_VIEW]['model_id']}"]["children"]
