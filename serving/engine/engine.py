@@ -144,6 +144,8 @@ class Engine(Scheduled):
         failures = 0
         while not self._closing and failures < MAX_FAILURES:
             no_memory = ""
+            if not self._runner.rows:
+                self._scheduler.wait_for_work()
             try:
                 self._turn()
                 failures = 0
@@ -159,8 +161,6 @@ class Engine(Scheduled):
                 self._shrink(no_memory)
 
     def _turn(self) -> None:
-        if not self._runner.rows:
-            self._scheduler.wait_for_work()
         self._deliver(self._scheduler.expire(self._runner.rows))
         self._release()
         self._prefill()

@@ -12,6 +12,7 @@ import openai
 import pytest
 
 from serving.client import Client, ServerProcess, events
+from serving.engine.prefix_cache import BLOCK
 
 MODEL = "course-gpt-1m"
 JSON = {"Content-Type": "application/json"}
@@ -160,6 +161,21 @@ def test_a_wrong_parameter_is_named_with_its_range(http: httpx.Client) -> None:
     assert "from 0.0 to 2.0" in error["error"] and "from 0.0 to 2.0" in error["allowed"]
     counts = http.post("/generate", json={"prompt": "word " * 300}).json()["error"]
     assert "tokens" in counts and "200" in counts and "199" in counts
+
+
+def test_usage_says_what_was_kept_of_a_prompt(http: httpx.Client) -> None:
+    prompt = "What is kept of this prompt is told in the usage of the next one. " * 4
+    body = {"prompt": prompt, "max_new_tokens": 2}
+    first, second = (http.post("/generate", json=body).json()["metadata"] for _ in range(2))
+    whole = (first["prompt_tokens"] - 1) // BLOCK * BLOCK
+    assert whole >= 48 and (first["cached_tokens"], second["cached_tokens"]) == (0, whole)
+    body = {"model": MODEL, "prompt": [prompt.strip()] * 2, "max_tokens": 2, "n": 2}
+    usage = http.post("/v1/completions", json=body).json()["usage"]
+    assert usage["prompt_tokens"] == 2 * first["prompt_tokens"]
+    assert usage["prompt_tokens_details"] == {"cached_tokens": 2 * whole}
+    state = http.get("/info").json()["prefix_cache"]
+    assert state["capacity_bytes"] == 64 * 2**20 >= state["used_bytes"] > 0
+    assert state["prompt_tokens"] > state["cached_tokens"] >= 5 * whole
 
 
 def test_large_bodies(http: httpx.Client) -> None:

@@ -110,40 +110,6 @@ def test_the_service_packs_weights_where_a_step_has_several_rows(slots: int) -> 
     assert (PackedLinear in kinds) == (slots > 1)
 
 
-def test_tied_embeddings_are_kept_once(served: Loaded) -> None:
-    output = served[0].get_output_embeddings()
-    assert isinstance(output, PackedLinear)
-    assert output.packed.data_ptr() == served[0].get_input_embeddings().weight.data_ptr()
-
-
-def test_packed_layers_compute_the_same(loaded: Loaded, served: Loaded) -> None:
-    """For one row and for many, in the order of float32's rounding."""
-    kinds = [type(layer) for layer in served[0].modules()]
-    assert kinds.count(PackedLinear) == 4 * loaded[0].config.n_layer + 1  # and the output layer
-    ids = torch.arange(600).reshape(30, 20) * 13
-    with torch.inference_mode():
-        for rows in (1, 2, 7, 30):
-            right = loaded[0](input_ids=ids[:rows]).logits
-            torch.testing.assert_close(
-                served[0](input_ids=ids[:rows]).logits, right, atol=2e-4, rtol=1e-4
-            )
-
-
-def test_bfloat16_is_packed_where_the_processor_has_it() -> None:
-    model = torch.nn.Sequential(torch.nn.Linear(64, 48)).to(torch.bfloat16)
-    x = torch.randn(3, 5, 64).bfloat16()
-    with torch.inference_mode():
-        right = model(x)
-        native = torch.ops.mkldnn._is_mkldnn_bf16_supported()
-        assert pack_linear_layers(model) == native
-        torch.testing.assert_close(model(x), right, atol=2e-2, rtol=2e-2)
-
-
-def test_other_number_formats_are_left_as_they_are() -> None:
-    model = torch.nn.Sequential(torch.nn.Linear(4, 4)).to(torch.float16)
-    assert pack_linear_layers(model) == 0 and type(model[0]) is torch.nn.Linear
-
-
 @pytest.mark.slow
 def test_200_staggered_ragged_requests_equal_the_same_alone(loaded: Loaded, served: Loaded) -> None:
     """Greedy ones equal plain generate's, seeded ones the same request alone, token for token."""

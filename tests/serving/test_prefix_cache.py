@@ -4,19 +4,14 @@ from __future__ import annotations
 
 import random
 
-import httpx
 import pytest
 import torch
-from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from helpers.models import load_model
-from helpers.settings import GenerationSettings
-from serving.client import ServerProcess
 from serving.engine.engine import Engine
-from serving.engine.jobs import Job
 from serving.engine.prefix_cache import BLOCK, PrefixCache
+from tests.serving.by_hand import Loaded, job_of, work
 
-Loaded = tuple[PreTrainedModel, PreTrainedTokenizerBase]
 BYTES = 2 * 2 * 3 * BLOCK * 4 * 4  # of a block in the tests without a model
 
 
@@ -75,7 +70,8 @@ def test_the_least_recently_used_goes_first() -> None:
     cache.clear()
     assert cache.known([*one, 0]) == 0 and cache.used_bytes == len(cache) == 0
     store(cache, one)
-    assert cache.known([*one, 0]) == 32
+    assert cache.known([*one, 0]) == 32 == cache.read([*one, 0], 32).shape[3]
+    assert cache.stats.evicted_blocks == 2
 
 
 @pytest.fixture(scope="module")
@@ -86,20 +82,13 @@ def loaded() -> Loaded:
 def run(loaded: Loaded, prompts: list[list[int]], order: list[int], cache: int) -> tuple:
     """The texts of the prompts, in their order, and the engine that wrote them."""
     engine = Engine(*loaded, slots=4, queue_length=99, prefill_chunk=32, prefix_cache_bytes=cache)
-    engine.start()
     jobs = {}
     for n in order:
-        sampled = {"temperature": 0.9, "top_k": 20, "seed": n} if n % 3 == 0 else {"temperature": 0}
-        jobs[n] = Job(60, ignore_end=True)
-        jobs[n].add(GenerationSettings(**sampled), prompts[n], 1 + n % 7)
+        sampled = {"temperature": 0.9, "top_k": 20, "seed": n} if n % 3 == 0 else {}
+        jobs[n] = job_of(prompts[n], room=1 + n % 7, ignore_end=True, **sampled)
         engine.submit(jobs[n])
-    rows = []
-    for n in range(len(prompts)):
-        for _ in jobs[n].updates():
-            pass
-        rows.append(jobs[n].sequences[0])
-    engine.close()
-    return rows, engine
+    work(engine)
+    return [jobs[n].sequences[0] for n in range(len(prompts))], engine
 
 
 def test_texts_are_the_same_with_shared_beginnings_kept(loaded: Loaded) -> None:
@@ -145,31 +134,11 @@ def test_out_of_memory_gives_the_kept_prompts_up_first(
 
 def test_a_prompts_tokens_are_judged_though_they_are_kept(loaded: Loaded) -> None:
     engine = Engine(*loaded, prefix_cache_bytes=2**20)
-    engine.start()
     noted = []
     for _ in range(2):
-        job = Job(60, logprobs=1, prompt_logprobs=True)
-        job.add(GenerationSettings(temperature=0), list(range(50)), 2)
+        job = job_of(list(range(50)), room=2, logprobs=1, prompt_logprobs=True)
         engine.submit(job)
-        for _ in job.updates():
-            pass
+        work(engine)
         noted.append(job.sequences[0])
-    engine.close()
     assert noted[0].prompt_logprobs == noted[1].prompt_logprobs
     assert len(noted[1].prompt_logprobs) == 50 and noted[1].cached_tokens == 0
-
-
-def test_usage_says_what_was_kept(server: ServerProcess) -> None:
-    http = httpx.Client(base_url=server.url, timeout=60)
-    prompt = "What is kept of this prompt is told in the usage of the next one. " * 4
-    body = {"prompt": prompt, "max_new_tokens": 2}
-    first, second = (http.post("/generate", json=body).json()["metadata"] for _ in range(2))
-    whole = (first["prompt_tokens"] - 1) // BLOCK * BLOCK
-    assert whole >= 48 and (first["cached_tokens"], second["cached_tokens"]) == (0, whole)
-    body = {"model": "course-gpt-1m", "prompt": [prompt.strip()] * 2, "max_tokens": 2, "n": 2}
-    usage = http.post("/v1/completions", json=body).json()["usage"]
-    assert usage["prompt_tokens"] == 2 * first["prompt_tokens"]
-    assert usage["prompt_tokens_details"] == {"cached_tokens": 2 * whole}
-    state = http.get("/info").json()["prefix_cache"]
-    assert state["capacity_bytes"] == 64 * 2**20 >= state["used_bytes"] > 0
-    assert state["prompt_tokens"] > state["cached_tokens"] >= 5 * whole

@@ -12,10 +12,9 @@ import httpx
 import jsonschema
 import pytest
 
-from helpers.models import load_model
 from serving.client import ServerProcess
 from serving.client.sse import Parser
-from serving.engine.grammar import MAX_BYTES, Grammars, Structure
+from serving.engine.grammar import MAX_BYTES
 from tests.serving.random_schemas import random_schema
 
 COMPLETION, CHAT = "/v1/completions", "/v1/chat/completions"
@@ -264,72 +263,6 @@ def test_a_form_too_large_to_go_on_with_is_a_400_in_the_stream_too(post) -> None
     streamed = post(response_format=form, max_tokens=40, stream=True)
     last = json.loads([e.data for e in Parser().feed(streamed.content)][-1])
     assert last["error"]["type"] == "invalid_request_error"
-
-
-REFUSED = {
-    "date": ["0000-10-13", "2023-02-29", "1900-02-29", "2023-04-31", "2023-13-01"],
-    "date-time": ["2016-12-31T23:59:60Z", "0000-01-01T00:00:00Z", "2729-02-29T01:02:03Z"],
-    "time": ["23:59:60Z", "16:19:60+01:00", "24:00:00Z"],
-    "hostname": [".".join(["a" * 60] * 5)],
-}
-TAKEN = {
-    "date": ["2024-02-29", "2000-02-29", "0001-01-01", "9999-12-31", "1000-10-30", "2023-02-10"],
-    "date-time": ["2016-12-31T23:59:59Z", "2024-02-29t00:00:00.25+13:50", "0999-11-20T09:08:50Z"],
-    "time": ["23:59:59Z", "00:00:00.125-07:36"],
-    "hostname": ["example.org", "a" * 60],
-}
-
-
-@pytest.fixture(scope="module")
-def accepts():
-    """Whether a grammar lets a text through to its end, token by token."""
-    _, tokenizer = load_model("course-gpt-1m", "cpu")
-    grammars = Grammars(tokenizer, len(tokenizer), {tokenizer.eos_token_id})
-
-    def walk(schema: Any, value: Any) -> bool:
-        guide = grammars.guide(Structure("json", schema, "schema"))
-        assert guide is not None
-        ids = tokenizer(json.dumps(value))["input_ids"]
-        for token in ids:
-            if not guide.mask()[token]:
-                return False
-            if guide.accept(token):
-                return token == ids[-1]
-        return bool(guide.mask()[tokenizer.eos_token_id])
-
-    return walk
-
-
-@pytest.mark.parametrize("form", TAKEN)
-def test_a_format_lets_through_what_validators_take(accepts, form: str) -> None:
-    """Also within other schemas, and beside a pattern and an allOf of the schema's own."""
-    schema: dict[str, Any] = {"type": "string", "format": form}
-    checker = jsonschema.Draft202012Validator(
-        schema, format_checker=jsonschema.Draft202012Validator.FORMAT_CHECKER
-    )
-    around: list[tuple[Any, Any]] = [
-        (schema, lambda text: text),
-        (schema | {"pattern": "^.", "allOf": [{"minLength": 2}]}, lambda text: text),
-        ({"type": "array", "items": schema, "maxItems": 1}, lambda text: [text]),
-        ({"$ref": "#/$defs/it", "$defs": {"it": schema}}, lambda text: text),
-        (
-            {"type": "object", "properties": {"format": schema}, "additionalProperties": False},
-            lambda text: {"format": text},
-        ),
-    ]
-    for whole, wrap in around:
-        for text in TAKEN[form]:
-            assert checker.is_valid(text) and accepts(whole, wrap(text)), (whole, text)
-        for text in REFUSED[form]:
-            assert not checker.is_valid(text) and not accepts(whole, wrap(text)), (whole, text)
-
-
-def test_what_only_looks_like_a_format_stays(accepts) -> None:
-    """A constant, or a property's name."""
-    assert accepts({"const": {"format": "time"}}, {"format": "time"})
-    assert accepts(
-        {"type": "object", "properties": {"format": {"const": "time"}}}, {"format": "time"}
-    )
 
 
 def test_info_lists_the_forms(http: httpx.Client) -> None:
