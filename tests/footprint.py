@@ -71,13 +71,13 @@ class PeakFootprint(Polling):
 
     Attributes:
         peak: the most bytes that kernels and their children held at the same time.
-        processes: how many there were at that moment.
+        processes: those at that moment, each in a line: id, command, megabytes in memory (RSS).
         kernel: the most bytes that one kernel alone held.
     """
 
     def __init__(self) -> None:
         super().__init__(INTERVAL_S)
-        self.peak, self.processes, self.kernel = 0, 0, 0
+        self.peak, self.processes, self.kernel = 0, list[str](), 0
 
     def look(self) -> None:
         """Compare what is held now with the most so far."""
@@ -89,7 +89,16 @@ class PeakFootprint(Polling):
         if sum(map(_resident, processes)) > self.peak:
             now = footprint(processes)
             if now > self.peak:
-                self.peak, self.processes = now, len(processes)
+                self.peak, self.processes = now, [*filter(None, map(_described, processes))]
+
+
+def _described(process: psutil.Process) -> str:
+    """A line about it; empty where it has ended."""
+    try:
+        command, held = " ".join(process.cmdline()), process.memory_info().rss / 1e6
+    except psutil.Error:
+        return ""
+    return f"{process.pid} {' '.join(command.split())[:100]}: {held:.0f} MB"
 
 
 def _resident(process: psutil.Process) -> int:

@@ -107,14 +107,15 @@ def without_real_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def assert_fits(notebook: NotebookNode, watched: PeakFootprint, lab_memory: int) -> str:
     """The kernel alone, and with its children and JupyterLab: under the limits, and in words."""
     together = watched.peak + lab_memory
-    said = f"kernel at most {watched.kernel / 1e6:.0f} MB, {watched.processes} processes "
+    said = f"kernel at most {watched.kernel / 1e6:.0f} MB, {len(watched.processes)} processes "
     said += f"and JupyterLab at most {together / 2**20:.0f} MiB"
+    each = "\n".join([said, *watched.processes])
     most = MOST_MEMORY_REAL if needs_real_model(notebook) else MOST_MEMORY
-    assert 50e6 < watched.kernel < most and watched.peak > 50e6, said
+    assert 50e6 < watched.kernel < most and watched.peak > 50e6, each
     import torch
 
     if torch.version.cuda is None:  # the build that Binder has; CUDA's libraries are larger
-        assert together < MOST_TOGETHER, said
+        assert together < MOST_TOGETHER, each
     return said
 
 

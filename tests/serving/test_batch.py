@@ -122,8 +122,8 @@ def test_logits_of_every_column_of_a_prompt(model: GPT2LMHeadModel) -> None:
 
 def test_an_ended_row_is_carried_along_past_the_context(model: GPT2LMHeadModel) -> None:
     """In a static batch: its token is fed again and again, and positions end with the context."""
-    batch = batch_of(model, text(random.Random(3), CONTEXT - 1), text(random.Random(4), 5))
-    read(batch)
+    batch = batch_of(model, text(random.Random(3), CONTEXT), text(random.Random(4), 5))
+    check(batch, read(batch), model)
     for _ in range(3):
         batch.rows[1].ids.append(7)
         logits = batch.decode()
