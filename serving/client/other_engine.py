@@ -12,7 +12,7 @@ import httpx
 from flask import request
 
 from serving.api.streaming import event
-from serving.client.answers import api_error, events
+from serving.client.answers import APIError, api_error, events
 from system.environment import is_loopback
 
 TIMEOUT = 120.0  # seconds until the next piece of an answer
@@ -66,6 +66,7 @@ class Engine:
         """
         self.url = url.rstrip("/").removesuffix("/v1")
         self._model, self._context = model, context
+        self._found = ""  # what the engine called its model when it was asked last
         self._http = httpx.Client(
             base_url=self.url, timeout=TIMEOUT, trust_env=not is_loopback(self.url)
         )
@@ -99,6 +100,7 @@ class Engine:
         if not model:
             entry = self.json("GET", "/v1/models")["data"][0]
             model, context = entry["id"], context or entry.get("max_model_len", 0)
+            self._found = model
         context = context or CONTEXT
         return {
             "model": model,
@@ -108,11 +110,28 @@ class Engine:
             "supported_parameters": parameters(context),
         }
 
-    def completion(self, native: dict[str, Any], **more: Any) -> dict[str, Any]:
-        """A request of /generate or /stream in OpenAI's words."""
-        model = native.get("model") or self._model or self.info()["model"]
+    def complete(self, native: dict[str, Any], **more: Any) -> httpx.Response:
+        """Its answer to a request of /generate or /stream, which is put into OpenAI's words.
+
+        The model is known from before; an engine that has none of that name is asked anew.
+
+        Args:
+            native: the request.
+            **more: further fields in OpenAI's words.
+
+        Raises:
+            APIError, httpx.HTTPError: as `ask`.
+        """
         asked = {OPENAI[name]: value for name, value in native.items() if name in OPENAI}
-        return {"model": model, "prompt": native.get("prompt")} | DEFAULTS | asked | more
+        body = {"prompt": native.get("prompt")} | DEFAULTS | asked | more
+        given = native.get("model") or self._model
+        model = given or self._found or self.info()["model"]
+        try:
+            return self.ask("POST", "/v1/completions", {"model": model} | body)
+        except APIError as error:
+            if given or error.status != 404 or (new := self.info()["model"]) == model:
+                raise
+        return self.ask("POST", "/v1/completions", {"model": new} | body)
 
 
 def passed_on(answer: httpx.Response) -> Iterator[str]:

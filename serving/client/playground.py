@@ -10,8 +10,10 @@ OpenAI's words, and says what an engine does not: which parameters there are.
 from __future__ import annotations
 
 import argparse
+import json
 import sys
 import time
+from contextlib import closing
 
 import httpx
 from flask import Flask, Response, jsonify, request
@@ -65,17 +67,17 @@ def create_app(engine: Engine) -> Flask:
     @app.post("/stream")
     def stream() -> Response:
         body = request.get_json()
-        asked = engine.completion(body, stream=True, stream_options={"include_usage": True})
         began = time.perf_counter()
-        answer = engine.ask("POST", "/v1/completions", asked)
+        answer = engine.complete(body, stream=True, stream_options={"include_usage": True})
         events = as_native(answer, began, "stop" if "stop" in body else "end_of_text")
         return Response(events, mimetype=SSE)
 
     @app.post("/generate")
     def generate() -> Response:
-        asked = engine.completion(request.get_json())
-        text = engine.json("POST", "/v1/completions", asked)["choices"][0]["text"]
-        return jsonify(generated_text=f"{asked['prompt']}{text}")
+        body = request.get_json()
+        with closing(engine.complete(body)) as answer:
+            text = json.loads(answer.read())["choices"][0]["text"]
+        return jsonify(generated_text=f"{body['prompt']}{text}")
 
     @app.post("/v1/<path:rest>")
     def openai(rest: str) -> Response:

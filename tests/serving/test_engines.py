@@ -14,6 +14,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, suppress
 from pathlib import Path
 
+import httpx
 import openai
 import psutil
 import pytest
@@ -21,9 +22,12 @@ from playwright.sync_api import Browser, expect
 
 import helpers
 import serving.client.engines
+from classroom.watching import read_metrics, until
 from serving.client import APIError, Client, ServerError, ServerProcess
 from serving.client.engines import VLLM_PYTHON, llama_cpp, playground, transformers_serve, vllm
 from serving.client.load_test import Load, run
+from serving.client.other_engine import Engine
+from serving.client.playground import create_app
 from system.environment import ROOT
 from tests.conftest import skip_or_fail
 from tests.serving import engine_contract as contract
@@ -157,6 +161,28 @@ def test_the_playground_needs_no_change(engine: tuple[str, str], browser: Browse
         assert len(answers) == 2 and all(answers)
         page.close()
     assert problems == []
+
+
+def test_the_engines_model_is_asked_for_once(server: ServerProcess) -> None:
+    """And anew where the engine knows it no longer: another one may listen there by now."""
+    engine = Engine(server.url)
+    page = create_app(engine).test_client()
+
+    def listed() -> float:
+        shown = read_metrics(httpx.get(f"{server.url}/metrics", trust_env=False).text)
+        name, route = "http_server_request_duration_seconds_count", ("http_route", "/v1/models")
+        return sum(n for (shows, labels), n in shown.items() if shows == name and route in labels)
+
+    def text() -> str:
+        body = {"prompt": "A server", "max_new_tokens": 3, "temperature": 0}
+        return str(page.post("/generate", json=body).get_json()["generated_text"])
+
+    before = listed()
+    assert text() == text() == text() != "A server"
+    until(lambda: listed() == before + 1)
+    engine._found = "one that was served before"
+    assert text() == text()
+    until(lambda: listed() == before + 2)
 
 
 def test_the_table_is_whole() -> None:
