@@ -12,12 +12,14 @@ import inspect
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, cast
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn.functional import gelu, rms_norm, scaled_dot_product_attention, silu
 from transformers import DynamicCache, GPT2LMHeadModel, LlamaForCausalLM, PreTrainedModel
+
+from serving.engine.packed import joined
 
 Part = Callable[[Tensor], Tensor]  # a layer: linear, a norm, an embedding
 
@@ -77,9 +79,24 @@ def forward_of(model: PreTrainedModel) -> Forward:
     """The quickest way through a model that gives its own results."""
     if type(model) is GPT2LMHeadModel and _only(model, _GPT2_OPTIONS):
         return GPT2Forward(model)
-    if type(model) is LlamaForCausalLM and _only(model, _LLAMA_OPTIONS):
-        return LlamaForward(model)
+    if _is_llama(model):
+        return LlamaForward(cast(LlamaForCausalLM, model))
     return TransformersForward(model)
+
+
+def join_layers(model: PreTrainedModel) -> None:
+    """Make one linear layer of those that read the same numbers: fewer and larger products.
+
+    Args:
+        model: a Llama changes in place and can then run only as written here; GPT-2 has its
+            layers joined from the start, and others stay as they are.
+    """
+    if _is_llama(model):
+        for layer in cast(LlamaForCausalLM, model).model.layers:
+            for parent, names, name in ((layer.self_attn, *_QKV), (layer.mlp, *_GATE_UP)):
+                setattr(parent, name, joined([getattr(parent, part) for part in names]))
+                for part in names:
+                    delattr(parent, part)
 
 
 _GPT2_OPTIONS = {
@@ -89,6 +106,12 @@ _GPT2_OPTIONS = {
     "add_cross_attention": (False,),
 }
 _LLAMA_OPTIONS = {"hidden_act": ("silu", "swish")}
+_QKV = (("q_proj", "k_proj", "v_proj"), "qkv_proj")  # and the name of the joined layer
+_GATE_UP = (("gate_proj", "up_proj"), "gate_up_proj")
+
+
+def _is_llama(model: PreTrainedModel) -> bool:
+    return type(model) is LlamaForCausalLM and _only(model, _LLAMA_OPTIONS)
 
 
 def _only(model: PreTrainedModel, options: Mapping[str, tuple[object, ...]]) -> bool:
@@ -160,13 +183,10 @@ class LlamaLayer(NamedTuple):
     """The same with a gate, and with fewer heads of keys and values than of queries."""
 
     norm1: Tensor
-    q: Part
-    k: Part
-    v: Part
+    qkv: Part
     out: Part
     norm2: Tensor
-    gate: Part
-    up: Part
+    gate_up: Part
     down: Part
 
 
@@ -177,15 +197,16 @@ class LlamaForward:
         body, config, self.device = model.model, model.config, model.device
         self.words, self.output = body.embed_tokens, model.lm_head
         self.epsilon, self.norm = config.rms_norm_eps, body.norm.weight
-        self.group = config.num_attention_heads // config.num_key_value_heads
+        self.heads, self.kv_heads = config.num_attention_heads, config.num_key_value_heads
         self.size = body.layers[0].self_attn.head_dim
         self.layers = [
             LlamaLayer(
                 layer.input_layernorm.weight,
-                *(layer.self_attn.q_proj, layer.self_attn.k_proj, layer.self_attn.v_proj),
+                _together(layer.self_attn, *_QKV),
                 layer.self_attn.o_proj,
                 layer.post_attention_layernorm.weight,
-                *(layer.mlp.gate_proj, layer.mlp.up_proj, layer.mlp.down_proj),
+                _together(layer.mlp, *_GATE_UP),
+                layer.mlp.down_proj,
             )
             for layer in body.layers
         ]
@@ -195,29 +216,36 @@ class LlamaForward:
         """Logits, as `Forward` has them."""
         x = self.words(step.tokens)
         mask, (rows, new, _) = step.mask(x.dtype), x.shape
+        group = self.heads // self.kv_heads
         if mask is not None:  # once for each of the heads that stand together
-            mask = mask.repeat(1, 1, self.group, 1)
+            mask = mask.repeat(1, 1, group, 1)
         cos, sin = (part[:, None] for part in self.angles(x, step.positions))
         sin[..., : self.size // 2] *= -1
         for i, layer in enumerate(self.layers):
-            h = self._norm(x, layer.norm1)
-            q, k, v = (self._heads(part(h)) for part in (layer.q, layer.k, layer.v))
-            keys, values = step.cache.update(_rotated(k, cos, sin), v, i)
+            qkv = layer.qkv(self._norm(x, layer.norm1)).view(rows, new, -1, self.size)
+            qkv = qkv.transpose(1, 2)  # (rows, heads of all three, new, size)
+            qk, v = qkv[:, : -self.kv_heads], qkv[:, -self.kv_heads :]
+            qk = _rotated(qk, cos, sin)
+            keys, values = step.cache.update(qk[:, self.heads :], v, i)
             # Heads of queries that share keys and values stand below each other, like columns.
-            q = _rotated(q, cos, sin).reshape(rows, -1, self.group * new, self.size)
+            q = qk[:, : self.heads].reshape(rows, -1, group * new, self.size)
             seen = scaled_dot_product_attention(q, keys, values, mask)
             seen = seen.reshape(rows, -1, new, self.size).transpose(1, 2)
             x = x + layer.out(seen.reshape(rows, new, -1))
-            h = self._norm(x, layer.norm2)
-            x = x + layer.down(silu(layer.gate(h)) * layer.up(h))
+            gate, up = layer.gate_up(self._norm(x, layer.norm2)).chunk(2, -1)
+            x = x + layer.down(silu(gate) * up)
         return _logits(step, x, partial(self._norm, weight=self.norm), self.output)
-
-    def _heads(self, x: Tensor) -> Tensor:
-        """(rows, new, heads * size) to (rows, heads, new, size)."""
-        return x.view(*x.shape[:2], -1, self.size).transpose(1, 2)
 
     def _norm(self, x: Tensor, weight: Tensor) -> Tensor:
         return rms_norm(x, weight.shape, weight, self.epsilon)
+
+
+def _together(parent: nn.Module, names: tuple[str, ...], name: str) -> Part:
+    """What these layers of `parent` give, one behind the other: by one product if joined."""
+    if hasattr(parent, name):
+        return cast(Part, getattr(parent, name))
+    parts = [getattr(parent, part) for part in names]
+    return lambda x: torch.cat([part(x) for part in parts], -1)
 
 
 def _rotated(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:

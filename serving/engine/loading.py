@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from safetensors import SafetensorError, safe_open
 
 from helpers.models import load_model, locate
+from serving.engine.forward import join_layers
 from serving.engine.int8 import Int8Embedding, check_int8, quantize_model
 from serving.engine.packed import pack_linear_layers
 from system.errors import ParameterError
@@ -42,11 +43,13 @@ def load_and_note(
         check_int8(device)
         model, tokenizer = load_model(name, device, "float32")
         noted = note(model)
+        join_layers(model)
         quantize_model(model)
         return model, tokenizer, noted
     model, tokenizer = load_model(name, device, None if dtype == "auto" else dtype)
     noted = note(model)
     if slots > 1:  # packed weights gain nothing where each step has one row
+        join_layers(model)
         pack_linear_layers(model)
     return model, tokenizer, noted
 

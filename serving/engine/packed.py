@@ -10,7 +10,7 @@ from __future__ import annotations
 import ctypes
 import mmap
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import cast
 
@@ -62,6 +62,23 @@ def rows_of(layer: nn.Module) -> Tensor:
 def bias_of(layer: nn.Module) -> Tensor | None:
     """A linear layer's bias, of shape (outputs,), or None."""
     return cast(Tensor | None, layer.bias)
+
+
+def joined(layers: Sequence[nn.Module]) -> nn.Linear:
+    """One linear layer that gives what several give, one behind the other.
+
+    Args:
+        layers: of the same number of inputs; their weights leave memory if they lie in a file.
+    """
+    weights = [rows_of(layer).detach() for layer in layers]
+    biases = [bias for layer in layers if (bias := bias_of(layer)) is not None]
+    one = nn.Linear(1, 1, bias=False)
+    one.weight = nn.Parameter(torch.cat(weights), requires_grad=False)
+    if biases:
+        one.bias = nn.Parameter(torch.cat(biases), requires_grad=False)
+    for weight in weights:
+        forget(weight)
+    return one
 
 
 def leave_file(parameters: Iterable[nn.Parameter]) -> None:

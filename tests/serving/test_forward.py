@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import copy
+from collections.abc import Callable
+
 import pytest
 import torch
 from transformers import (
@@ -22,8 +25,11 @@ from serving.engine.forward import (
     LlamaForward,
     TransformersForward,
     forward_of,
+    join_layers,
 )
+from serving.engine.int8 import quantize_model
 from serving.engine.jobs import Job
+from serving.engine.packed import pack_linear_layers
 
 SIZES = {"vocab_size": 300, "num_hidden_layers": 2, "num_attention_heads": 4, "hidden_size": 64}
 LLAMA = {"intermediate_size": 96, "max_position_embeddings": 64, "num_key_value_heads": 2}
@@ -38,6 +44,14 @@ def gpt2(**options: object) -> PreTrainedModel:
 
 def llama(**options: object) -> PreTrainedModel:
     return LlamaForCausalLM(LlamaConfig(**SIZES | LLAMA | options))  # type: ignore[arg-type]
+
+
+def telling(model: PreTrainedModel) -> PreTrainedModel:
+    """Untrained weights are too small to tell tokens apart."""
+    torch.manual_seed(0)
+    for parameter in model.eval().parameters():
+        parameter.data.normal_(0, 0.2)
+    return model
 
 
 def steps(model: PreTrainedModel, forward: Forward) -> list[torch.Tensor]:
@@ -72,13 +86,42 @@ def steps(model: PreTrainedModel, forward: Forward) -> list[torch.Tensor]:
 )
 @torch.inference_mode()
 def test_logits_are_those_of_transformers(model: PreTrainedModel, kind: type) -> None:
-    torch.manual_seed(0)
-    model.eval()
-    for parameter in model.parameters():  # untrained weights are too small to tell tokens apart
-        parameter.data.normal_(0, 0.2)
-    forward = forward_of(model)
-    assert type(forward) is kind
+    one_product = copy.deepcopy(telling(model))
+    join_layers(one_product)
+    forwards = [forward_of(model), forward_of(one_product)]
+    assert [type(forward) for forward in forwards] == [kind, kind]
     for dtype, close in ((torch.float32, 2e-4), (torch.float64, 1e-6)):
         model.to(dtype)
-        found, right = steps(model, forward), steps(model, TransformersForward(model))
-        torch.testing.assert_close(found, right, atol=close, rtol=close)
+        one_product.to(dtype)
+        right = steps(model, TransformersForward(model))
+        for forward in forwards:
+            found = steps(model, forward)
+            torch.testing.assert_close(found, right, atol=close, rtol=close)
+
+
+@pytest.mark.parametrize("change", [pack_linear_layers, quantize_model])
+@torch.inference_mode()
+def test_joined_layers_are_packed_and_quantized_as_the_others(
+    change: Callable[[PreTrainedModel], int],
+) -> None:
+    plain = telling(llama(attention_bias=True))
+    one_product = copy.deepcopy(plain)
+    join_layers(one_product)
+    assert change(plain) - change(one_product) == 3 * SIZES["num_hidden_layers"]
+    right = steps(plain, forward_of(plain))
+    for mine, theirs in zip(steps(one_product, forward_of(one_product)), right, strict=True):
+        torch.testing.assert_close(mine, theirs, atol=1e-4, rtol=1e-4)
+
+
+def test_layers_that_read_the_same_become_one() -> None:
+    """Four products a layer, as many weights as before, none of them twice."""
+    model = llama(attention_bias=True)
+    right = {name: one.shape for name, one in model.named_parameters()}
+    join_layers(model)
+    linear = [one for one in model.modules() if type(one) is torch.nn.Linear]
+    assert len(linear) == 4 * SIZES["num_hidden_layers"] + 1
+    count = sum(one.numel() for one in model.parameters())
+    assert count == sum(shape.numel() for shape in right.values())
+    left, others = gpt2(), dict(gpt2().named_parameters())
+    join_layers(left)
+    assert dict(left.named_parameters()).keys() == others.keys()
