@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import pytest
 import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
@@ -62,14 +63,25 @@ def ended(job: Job) -> list[str]:
     return found
 
 
-def work(engine: Engine) -> None:
-    """Run the engine's loop until nothing waits for it any more."""
-    scheduler = engine._scheduler
+def bounded(engine: Engine, most: int = 200) -> Engine:
+    """Its loop ends where it would sleep with nothing to do; after so many turns, it fails."""
+    scheduler, turn, turns = engine._scheduler, engine._turn, iter(range(most))
 
     def stop_where_nothing_waits() -> None:
-        engine._closing = not len(scheduler)
+        engine._closing = engine._closing or not len(scheduler)
 
-    engine._closing = False
+    def counted() -> None:
+        if next(turns, None) is None:
+            pytest.fail("a loop without end")
+        turn()
+
     scheduler.wait_for_work = stop_where_nothing_waits  # type: ignore[method-assign]
+    engine._turn = counted  # type: ignore[method-assign]
+    return engine
+
+
+def work(engine: Engine) -> None:
+    """Run the engine's loop until nothing waits for it any more."""
     with torch.inference_mode():
-        engine._loop()
+        bounded(engine)._loop()
+    engine._closing = False

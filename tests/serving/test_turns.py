@@ -16,7 +16,7 @@ from serving.engine.jobs import NotReadyError
 from serving.engine.prefix_cache import PrefixStats
 from serving.engine.stats import Stats
 from system.errors import ParameterError
-from tests.serving.by_hand import Clock, Loaded, ended, greedy, job_of, text, work
+from tests.serving.by_hand import Clock, Loaded, bounded, ended, greedy, job_of, text, work
 
 
 @pytest.fixture(scope="module")
@@ -180,7 +180,7 @@ def test_an_engine_that_goes_on_failing_dies_and_says_so(loaded: Loaded) -> None
     for job in asked:
         engine.submit(job)
     failing(engine, *[RuntimeError("broken")] * 9)
-    engine._run()
+    bounded(engine)._run()
     assert not engine.alive and engine.error == "the model failed"
     assert [ended(job) for job in asked] == [["error"]] * MAX_FAILURES + [["shutdown"]]
     assert asked[-1].sequences[0].error == "the model failed" and engine.unanswered == 0
@@ -228,17 +228,24 @@ def test_without_memory_for_a_single_text_it_is_given_up(
     ]
 
 
+def test_a_closed_engine_writes_nothing_more(loaded: Loaded) -> None:
+    engine, job = Engine(*loaded), job_of(text(3))
+    engine.submit(job)
+    engine.close()
+    bounded(engine)._run()
+    assert not engine.alive and ended(job) == ["shutdown"] and engine.unanswered == 0
+    (row,) = job.sequences
+    assert row.error == engine.error == "the server is shutting down" and row.new_tokens == 0
+
+
 def test_it_starts_with_two_tokens_that_count_for_nothing_and_closes(
     loaded: Loaded, clock: Clock
 ) -> None:
     engine = Engine(*loaded, prefix_cache_bytes=2**22)
-    engine.close()
-    engine = Engine(*loaded, prefix_cache_bytes=2**22)
     engine.start()
     hello = len(loaded[1]("Hello")["input_ids"])
     assert clock.columns == [1, hello, 1], "the probe, the prompt, the second token"
-    assert engine.stats == Stats()
-    assert engine.prefixes.stats == PrefixStats()
+    assert engine.stats == Stats() and engine.prefixes.stats == PrefixStats()
     engine.close()
     assert not engine.alive and engine.error == "the server is shutting down"
     assert not engine._thread.is_alive()
