@@ -210,6 +210,15 @@ def test_without_memory_half_of_the_texts_go_on_and_the_others_wait(
     ]
 
 
+def test_without_memory_for_two_texts_they_follow_each_other(loaded: Loaded) -> None:
+    engine, asked = Engine(*loaded), [job_of(text(n), room=3, ignore_end=True) for n in (3, 4)]
+    for job in asked:
+        engine.submit(job)
+    failing(engine, MemoryError("no room"))
+    work(engine)
+    assert engine.slots == 1 and [ended(job) for job in asked] == [["length"], ["length"]]
+
+
 def test_without_memory_for_a_single_text_it_is_given_up(
     loaded: Loaded, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -233,7 +242,7 @@ def test_a_closed_engine_writes_nothing_more(loaded: Loaded) -> None:
     engine.submit(job)
     engine.close()
     bounded(engine)._run()
-    assert not engine.alive and ended(job) == ["shutdown"] and engine.unanswered == 0
+    assert engine.alive is False and ended(job) == ["shutdown"] and engine.unanswered == 0
     (row,) = job.sequences
     assert row.error == engine.error == "the server is shutting down" and row.new_tokens == 0
 
