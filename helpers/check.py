@@ -233,11 +233,12 @@ def as_text(check: Check) -> str:
 
 def as_html(checks: list[Check]) -> str:
     """The list as an HTML table for a notebook."""
-    head = "".join(f"<th>{title}</th>" for title in ("", "check", "found", "what to do"))
+    left = '<{0} style="text-align:left">{1}</{0}>'
+    head = "".join(left.format("th", title) for title in ("", "check", "found", "what to do"))
     rows = []
     for check in checks:
         cells = ("✓" if check.ok else "✗", check.name, check.found, check.advice)
-        columns = "".join(f'<td style="text-align:left">{safe(c)}</td>' for c in cells)
+        columns = "".join(left.format("td", safe(c)) for c in cells)
         rows.append(f"<tr>{columns}</tr>")
     table = f"<table><thead><tr>{head}</tr></thead><tbody>{''.join(rows)}</tbody></table>"
     return table if all(c.ok for c in checks) else f"{table}<p>{see('check')}</p>"

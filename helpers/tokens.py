@@ -113,7 +113,7 @@ def strip_html(tokens: list[tuple[int, str]], ids: bool = False) -> str:
     """The HTML of a strip of (id, text) tokens."""
     boxes = []
     for n, (token_id, text) in enumerate(tokens):
-        below = f"<small style='display:block;opacity:.75;font-size:.72em'>{token_id}</small>"
+        below = f"<small style='display:block;font-size:.72em'>{token_id}</small>"
         boxes.append(
             f"<span title='id {token_id}' style='background:{STRIP_COLOURS[n % 5]};padding:2px 3px;"
             "margin:1px;border-radius:3px;display:inline-block;text-align:center;"

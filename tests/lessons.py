@@ -59,6 +59,16 @@ def outputs(notebook: NotebookNode) -> Iterator[tuple[NotebookNode, NotebookNode
             yield cell, output
 
 
+def contrast(text: str, ground: str) -> float:
+    """The ratio of luminances of two colours as #rrggbb, from 1 to 21 (WCAG 2.2, 1.4.3)."""
+    bright = []
+    for colour in (text, ground):
+        shares = [int(colour[n : n + 2], 16) / 255 for n in (1, 3, 5)]
+        linear = [c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in shares]
+        bright.append(0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2] + 0.05)
+    return max(bright) / min(bright)
+
+
 def texts(output: NotebookNode) -> dict[str, str]:
     """Everything that can be read in an output, without the pixels of pictures."""
     found = {k: str(v) for k, v in output.get("data", {}).items() if not k.startswith("image/")}

@@ -155,3 +155,6 @@ def test_table_for_a_notebook() -> None:
     table = check.as_html([check.Check("A <b>", True, "x & y"), check.Check("B", False, "", "do")])
     assert table.count("<tr>") == 3 and "A &lt;b&gt;" in table and "x &amp; y" in table
     assert "✓" in table and "✗" in table
+    assert set(re.findall(r"<t[hd]\b[^>]*>", table)) == {
+        '<th style="text-align:left">', '<td style="text-align:left">',
+    }  # fmt: skip

@@ -25,6 +25,7 @@ from tests.lessons import (
     REAL_MODEL_TAG,
     code_cells,
     comparable,
+    contrast,
     defaults,
     each_lesson,
     ignored,
@@ -38,6 +39,7 @@ from tests.lessons import (
 )
 
 START = "00_start_here.ipynb"
+WIDE = ("05", "07", "08", "09", "10")  # lessons whose lines are longer than 88 characters, still
 
 
 # --- the course as a whole
@@ -89,6 +91,27 @@ def test_size_and_measure(path: Path) -> None:
     prose = "\n".join(c.source for c in notebook.cells if c.cell_type == "markdown")
     prose = re.sub(r"\]\([^)]*\)|<[^>]+>|[|#*`_-]+", " ", prose)
     assert len(prose.split()) <= 1600
+
+
+@each_lesson
+def test_code_is_read_without_scrolling(path: Path) -> None:
+    """A screen high, and as wide as a window of 900 pixels shows: what is folded aside."""
+    for cell in code_cells(read(path)):
+        if not cell.metadata.get("jupyter", {}).get("source_hidden"):
+            lines = cell.source.splitlines()
+            assert len(lines) <= 15, f"{len(lines)} lines: {cell.source}"
+            most = 100 if path.name[:2] in WIDE else 88
+            assert not [line for line in lines if len(line) > most], cell.source
+
+
+def test_boxes_can_be_read() -> None:
+    """They have colours of their own, in a light theme as in a dark one."""
+    cells = [cell for path in NOTEBOOKS for cell in read(path).cells]
+    boxes = re.findall(r'<div class="alert[^>]*>', "".join(c.source for c in cells))
+    assert len(boxes) >= 3
+    for box in boxes:
+        colours = re.search(r'style="color: (#\w{6}); background-color: (#\w{6})"', box)
+        assert colours and contrast(colours[1], colours[2]) >= 4.5, box
 
 
 @each_lesson

@@ -16,6 +16,7 @@ from helpers.tokens import (
     token_strip,
     token_text,
 )
+from tests.lessons import contrast
 from tests.odd_texts import TEXTS
 
 
@@ -71,6 +72,17 @@ def test_neighbours_in_a_strip_differ_in_colour() -> None:
     colours = re.findall(r"background:(rgba\([^)]*\))", strip_html([(i, "x") for i in range(12)]))
     assert len(colours) == 12
     assert all(a != b for a, b in zip(colours, colours[1:], strict=False))
+
+
+def test_a_strip_can_be_read_in_both_themes() -> None:
+    """Text and ids, on each colour over JupyterLab's light and dark ground."""
+    markup = strip_html([(i, "x") for i in range(5)], ids=True)
+    assert "opacity" not in markup and ";color" not in markup  # both are the theme's
+    for found in re.findall(r"background:rgba\(([^)]*)\)", markup):
+        *tint, share = map(float, found.split(","))
+        for text, ground in (("#212121", 0xFF), ("#ffffff", 0x11)):
+            mixed = [round(share * c + (1 - share) * ground) for c in tint]
+            assert contrast(text, "#" + "".join(f"{c:02x}" for c in mixed)) >= 4.5, found
 
 
 def test_merges_rebuild_a_word(tokenizer: PreTrainedTokenizerBase) -> None:

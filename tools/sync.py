@@ -38,7 +38,7 @@ RECORD = re.compile(rf'(?m)^repository-code: "?https://github\.com/({OWNER_NAME}
 COLAB = """\
 import sys
 
-if "google.colab" in sys.modules:  # on Google Colab only: fetch the course and what is missing
+if "google.colab" in sys.modules:  # on Google Colab only: fetch what is missing
     course = "https://github.com/{repository}"
     get_ipython().system(f"test -d course || git clone -q --depth 1 {{course}} course")
     get_ipython().run_line_magic("run", "course/tools/colab.py")"""

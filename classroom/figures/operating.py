@@ -42,8 +42,10 @@ def slot_timeline(seats: Mapping[str, pd.DataFrame], alt: str) -> HTML:
             axis.barh(slot, end - first + 1, left=first - 1, height=0.8, color=colour,
                       edgecolor="#777777", hatch="" if works else "////")  # fmt: skip
         for request, rows in table[table["works"]].groupby("request"):
+            dark = COLOURS[(request - 1) % len(COLOURS)] == BLUE  # black on it is hard to read
             axis.text(rows["step"].min() - 0.5, rows["slot"].iloc[0], str(request), ha="center",
-                      va="center", fontsize=9, weight="bold")  # fmt: skip
+                      va="center", fontsize=9, weight="bold",
+                      color="white" if dark else "black")  # fmt: skip
         axis.set(xlim=(0, last), ylabel="slot", title=label(name))
         axis.set_yticks(sorted(set(table["slot"])))
         axis.invert_yaxis()

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import ipywidgets as widgets
 
-from classroom.widgets.pieces import facts_table, flexible, panel, parts_table
+from classroom.widgets.pieces import facts_table, panel, parts_table
 from helpers import memory
 from helpers.tokens import strip_html, token_text
 from system.errors import ParameterError
@@ -54,7 +54,7 @@ class TokenCalculator(widgets.VBox):
         self.new_tokens = widgets.IntSlider(
             min(new_tokens, context - 1), 1, context - 1, description="new tokens"
         )
-        self.shown = widgets.HTML(layout=flexible("300px"))
+        self.shown = widgets.HTML()
         for control in (self.prompt, self.new_tokens):
             control.observe(self._changed, names="value")
         super().__init__([self.prompt, self.new_tokens, self.shown])
@@ -74,7 +74,7 @@ class TokenCalculator(widgets.VBox):
         past = len(ids) + self.new_tokens.value > self._context
         warning = f"<b>Past the context of {self._context:,} tokens: refused.</b>" if past else ""
         table = facts_table({name: f"{value:,}" for name, value in cost.items()}) + warning
-        self.shown.value = panel("calculator", strip_html(drawn) + more + table)
+        self.shown.value = panel("calculator", table + strip_html(drawn) + more)
 
 
 class MemoryCalculator(widgets.VBox):

@@ -7,7 +7,7 @@ import math
 import ipywidgets as widgets
 
 from classroom.queueing import erlang_c, mean_wait, wait_quantile
-from classroom.widgets.pieces import facts_table, flexible, panel
+from classroom.widgets.pieces import facts_table, panel
 from system.errors import ParameterError
 
 
@@ -49,7 +49,7 @@ class LoadCalculator(widgets.VBox):
         self.slots = widgets.IntSlider(
             slots, min=1, max=max(64, slots), description="slots", **wide
         )
-        self.shown = widgets.HTML(layout=flexible("300px"))
+        self.shown = widgets.HTML()
         for control in (self.arrivals, self.service, self.slots):
             control.observe(self._changed, names="value")
         super().__init__([self.arrivals, self.service, self.slots, self.shown])
