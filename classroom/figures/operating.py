@@ -42,7 +42,7 @@ def slot_timeline(seats: Mapping[str, pd.DataFrame], alt: str) -> HTML:
             axis.barh(slot, end - first + 1, left=first - 1, height=0.8, color=colour,
                       edgecolor="#777777", hatch="" if works else "////")  # fmt: skip
         for request, rows in table[table["works"]].groupby("request"):
-            dark = COLOURS[(request - 1) % len(COLOURS)] == BLUE  # black on it is hard to read
+            dark = COLOURS[(int(str(request)) - 1) % len(COLOURS)] == BLUE  # black is hard to read
             axis.text(rows["step"].min() - 0.5, rows["slot"].iloc[0], str(request), ha="center",
                       va="center", fontsize=9, weight="bold",
                       color="white" if dark else "black")  # fmt: skip
