@@ -18,6 +18,7 @@ from typing import Any
 from waitress.server import MultiSocketServer, create_server
 
 from serving.api.app import create_app
+from serving.api.malformed import Channel
 from serving.config import Config, ConfigError, load_config
 from serving.guard.keys import warning
 from serving.guard.logs import flush_logs, open_log
@@ -95,7 +96,7 @@ def listen(config: Config, models: Models) -> Any:
     Raises:
         OSError, ValueError: the address cannot be used.
     """
-    return create_server(
+    server = create_server(
         create_app(models),
         host=config.host,
         port=config.port,
@@ -110,6 +111,17 @@ def listen(config: Config, models: Models) -> Any:
         trusted_proxy_headers={"x-forwarded-for"} if config.trusted_proxy else set(),
         ident=None,
     )
+    for one in sockets(server):
+        one.channel_class = Channel
+    return server
+
+
+def sockets(server: Any) -> list[Any]:
+    """The servers behind a server: several, where a host name has several addresses."""
+    if isinstance(server, MultiSocketServer):
+        found = dict(server.map or {}).values()
+        return [one for one in found if hasattr(one, "active_channels")]
+    return [server]
 
 
 def _no_port(config: Config, error: Exception) -> str:
@@ -190,13 +202,9 @@ class Runner:
 
     def _busy(self) -> bool:
         """Whether any connection has a request running or an answer not yet sent."""
-        servers = [self.server]
-        if isinstance(self.server, MultiSocketServer):  # a host name with several addresses
-            sockets = dict(self.server.map or {}).values()
-            servers = [s for s in sockets if hasattr(s, "active_channels")]
         return any(
             channel.requests or channel.total_outbufs_len
-            for server in servers
+            for server in sockets(self.server)
             for channel in list(server.active_channels.values())
         )
 

@@ -87,8 +87,24 @@ def problem(
     return response
 
 
+def _let_go(error: BaseException | None) -> None:
+    """Cut what the garbage collector cannot see, and would keep for ever.
+
+    Pydantic's error holds those of our validators, their tracebacks the frames of the request,
+    and these pydantic's error; but it does not tell the collector what it holds.
+    """
+    while error is not None:
+        for found in error.errors(include_url=False) if isinstance(error, ValidationError) else ():
+            inner = found.get("ctx", {}).get("error")
+            if isinstance(inner, BaseException):
+                _let_go(inner.__context__)
+                inner.__traceback__ = inner.__context__ = None
+        error = error.__context__
+
+
 def wrong_parameter(error: Exception) -> Response:
     """The 400 for a parameter out of range, from this course's errors or from pydantic's."""
+    _let_go(error)
     parameter = allowed = None
     if isinstance(error, ValidationError):
         first = error.errors(include_url=False)[0]

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import socket
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
+from http.client import HTTPResponse
 
 import httpx
 import openai
@@ -195,6 +197,22 @@ def test_other_errors_are_json(http: httpx.Client) -> None:
     assert form.status_code == 415 and "application/json" in form.json()["error"]
     assert http.delete("/health").status_code == 405
     assert "error" in http.get("/v1/nothing").json()
+
+
+@pytest.mark.parametrize("wrong", ["x", "9" * 5000, "1\r\nno colon", "1\r\nA: " + "b" * 300_000])
+def test_what_is_no_http_is_answered_as_json(server: ServerProcess, wrong: str) -> None:
+    """In OpenAI's form where its path was read and is OpenAI's."""
+    host, port = server.url.removeprefix("http://").split(":")
+    for path in ("/generate", "/v1/completions"):
+        with socket.create_connection((host, int(port)), 60) as line:
+            line.sendall(f"POST {path} HTTP/1.1\r\nContent-Length: {wrong}\r\n\r\n".encode())
+            answer = HTTPResponse(line)
+            answer.begin()
+            said = json.load(answer)["error"]
+        assert answer.status == (431 if len(wrong) > 10_000 else 400)
+        assert answer.headers["Content-Type"] == "application/json"
+        assert isinstance(said, dict) == (path.startswith("/v1/") and "\r" not in wrong)
+        assert (said["message"] if isinstance(said, dict) else said).startswith(answer.reason)
 
 
 def test_streamed_text_is_the_text(http: httpx.Client, client: Client) -> None:
