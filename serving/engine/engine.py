@@ -78,6 +78,9 @@ class Engine(Scheduled):
         self.vocabulary = int(model.get_input_embeddings().num_embeddings)
         self.grammars = Grammars(tokenizer, self.vocabulary, self._runner.ends)
         self._closing, self._last_step = False, 0.0
+        # Whose texts ended in the same step often ask again together. Where nobody else runs, they
+        # are awaited, as long as a step takes, and their prompts are read in one pass.
+        self._followers = (1, 0.0)  # how many, until when
         self._thread = threading.Thread(target=self._run, name="engine", daemon=True)
 
     # What other threads call.
@@ -145,7 +148,7 @@ class Engine(Scheduled):
         while not self._closing and failures < MAX_FAILURES:
             no_memory = ""
             if not self._runner.rows:
-                self._scheduler.wait_for_work()
+                self._scheduler.wait_for_work(*self._followers)
             try:
                 self._turn()
                 failures = 0
@@ -169,29 +172,34 @@ class Engine(Scheduled):
             self._runner.decode()
             now = time.perf_counter()
             gap = now - (self._last_step or start)
-            self.stats.step(len(self._runner.decoding), now - start, gap)
+            rows = len(self._runner.decoding)
+            self.stats.step(rows, now - start, gap)
             self._release()
+            if not self.static:
+                self._followers = (rows - len(self._runner.decoding), now + (now - start))
             self._last_step = now if self._runner.decoding.rows else 0.0
 
     def _prefill(self) -> None:
-        """Read prompts of those who wait: one chunk a turn, or in static mode whole batches."""
+        """Read prompts of those who wait: a chunk a turn, or in static mode whole batches."""
         if not self.static:
-            self._prefill_chunk()
+            room = self._scheduler.prefill_chunk
+            while room > 0 and (read := self._prefill_chunk(room)):
+                room -= read
         elif not self._runner.decoding.rows:
             time.sleep(STATIC_WAIT_SECONDS)
             while self._prefill_chunk():
                 pass
 
-    def _prefill_chunk(self) -> bool:
-        """Whether there was anything to read."""
+    def _prefill_chunk(self, room: int | None = None) -> int:
+        """How many tokens were read; `room` as `Scheduler.take` has it."""
         runner = self._runner
         if not runner.prefilling.rows:
-            runner.admit(self._scheduler.take(len(runner.decoding), runner.unread))
+            runner.admit(self._scheduler.take(len(runner.decoding), runner.unread, room))
         if not runner.prefilling.rows:
-            return False
-        runner.prefill()
+            return 0
+        read = runner.prefill()
         self._release()
-        return True
+        return read
 
     def _release(self) -> None:
         self._deliver(self._runner.release(whole=self.static))

@@ -106,12 +106,17 @@ class ModelRunner:
             kept = [self.prefixes.read(row.ids, row.cached_tokens) for row in rows]
             self.prefilling.restore(kept)
 
-    def prefill(self) -> None:
-        """Read one chunk of the prompts; when all are read the rows start to decode."""
+    def prefill(self) -> int:
+        """Read one chunk of the prompts; when all are read the rows start to decode.
+
+        Returns:
+            tokens that went through the model, padding included.
+        """
         batch = self.prefilling
         wants_prompt = batch.rows[0].job.prompt_logprobs
         start, longest = batch.width, max(len(row.ids) for row in batch.rows)
         logits = batch.prefill(min(self.prefill_chunk, longest - start), all_logits=wants_prompt)
+        read = len(batch) * (batch.width - start)
         if wants_prompt:
             note_prompt(batch.rows[0], logits[0], start)
             logits = logits[:, -1]
@@ -121,6 +126,7 @@ class ModelRunner:
                 self.prefixes.store(row.ids[: row.prompt_tokens], partial(batch.columns, i))
             self.decoding.join(batch)
             self.prefilling = self._batch([])
+        return read
 
     def decode(self) -> None:
         """One step: every row of the running batch gets its next token."""

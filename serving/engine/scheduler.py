@@ -61,27 +61,37 @@ class Scheduler:
             self.closed = self.closed or reason
             self._changed.notify()
 
-    def wait_for_work(self) -> None:
-        """Sleep while nothing waits."""
-        with self._changed:
-            while not (self._waiting or self.closed):
-                self._changed.wait()
+    def wait_for_work(self, company: int = 1, until: float = 0.0) -> None:
+        """Sleep while nothing waits.
 
-    def take(self, running: int, unread: Callable[[Sequence], int]) -> list[Sequence]:
+        Args:
+            company: how many sequences are worth waiting for once there is one,
+            until: and until when (time.perf_counter()).
+        """
+        with self._changed:
+            self._changed.wait_for(lambda: self._waiting or self.closed)
+            left = max(0.0, until - time.perf_counter())
+            self._changed.wait_for(lambda: len(self._waiting) >= company or self.closed, left)
+
+    def take(
+        self, running: int, unread: Callable[[Sequence], int], room: int | None = None
+    ) -> list[Sequence]:
         """The next in the queue: one long prompt, or as many short ones as fit in a chunk.
 
         Args:
             running: how many slots are in use.
             unread: how many tokens of a prompt have to be read.
+            room: what is left of a chunk of which some was read: no long prompt is taken then.
         """
         group: list[Sequence] = []
-        longest = 0
+        longest, most = 0, self.prefill_chunk if room is None else room
         with self._changed:
             while self._waiting and running + len(group) < self.slots:
                 following = self._waiting[0]
                 longest = max(longest, unread(following))
                 alone = following.job.prompt_logprobs
-                if group and (alone or longest * (len(group) + 1) > self.prefill_chunk):
+                too_much = alone or longest * (len(group) + 1) > most
+                if too_much and (group or most < self.prefill_chunk):
                     break
                 group.append(self._waiting.popleft())
                 if alone:

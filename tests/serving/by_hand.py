@@ -67,7 +67,7 @@ def bounded(engine: Engine, most: int = 200) -> Engine:
     """Its loop ends where it would sleep with nothing to do; after so many turns, it fails."""
     scheduler, turn, turns = engine._scheduler, engine._turn, iter(range(most))
 
-    def stop_where_nothing_waits() -> None:
+    def stop_where_nothing_waits(*_: float) -> None:
         engine._closing = engine._closing or not len(scheduler)
 
     def counted() -> None:
@@ -75,7 +75,7 @@ def bounded(engine: Engine, most: int = 200) -> Engine:
             pytest.fail("a loop without end")
         turn()
 
-    scheduler.wait_for_work = stop_where_nothing_waits  # type: ignore[method-assign]
+    scheduler.wait_for_work = stop_where_nothing_waits  # type: ignore[assignment]
     engine._turn = counted  # type: ignore[method-assign]
     return engine
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from itertools import islice
 from typing import Any
 
@@ -313,6 +314,42 @@ def test_waiting_for_work_ends_with_it() -> None:
         assert waiting.is_alive()
         wake(queue)
         assert ends(waiting)
+
+
+def test_company_is_waited_for_until_it_is_there_or_the_time_is_over() -> None:
+    queue = Scheduler(8, 8, 8)
+    queue.submit(job_of(1))
+    queue.wait_for_work(2, time.perf_counter() - 1)
+    queue.wait_for_work(2, time.perf_counter() + 0.01)
+    waiting = threading.Thread(
+        target=queue.wait_for_work, args=(3, time.perf_counter() + 3600), daemon=True
+    )
+    waiting.start()
+    for _ in range(2):
+        waiting.join(0.05)
+        assert waiting.is_alive() and len(queue) < 3
+        queue.submit(job_of(1))
+    assert ends(waiting)
+    waiting = threading.Thread(
+        target=queue.wait_for_work, args=(9, time.perf_counter() + 3600), daemon=True
+    )
+    waiting.start()
+    queue.close("over")
+    assert ends(waiting)
+
+
+def test_what_is_left_of_a_chunk_is_for_short_prompts_only() -> None:
+    queue = Scheduler(slots=8, queue_length=8, prefill_chunk=12)
+    rows = job_of(13, 2, 3, 3, 12).sequences
+    queue.submit(rows[0].job)
+    assert queue.take(0, tokens, 11) == []
+    assert queue.take(0, tokens, 12) == rows[:1], "a whole chunk: it may be longer"
+    assert queue.take(0, tokens, 1) == [] and queue.take(0, tokens, 6) == rows[1:3]
+    assert queue.take(0, tokens, 3) == rows[3:4] and queue.take(0, tokens, 11) == []
+    judged = job_of(2, prompt_logprobs=True)
+    queue.empty()
+    queue.submit(judged)
+    assert queue.take(0, tokens, 11) == [] and queue.take(0, tokens) == judged.sequences
 
 
 def test_short_prompts_are_taken_together_as_far_as_they_fill_a_chunk() -> None:

@@ -79,6 +79,37 @@ def test_a_long_prompt_holds_nobody_up(loaded: Loaded, clock: Clock) -> None:
     assert third.sequences[0].finished == clock.now or short.sequences[0].finished == clock.now
 
 
+def test_what_fits_in_a_chunk_is_read_in_the_same_turn(loaded: Loaded, clock: Clock) -> None:
+    """However it came: together, or one by itself because its prompt is to be judged."""
+    engine = Engine(*loaded, slots=9, prefill_chunk=12)
+    judged = job_of(text(4), prompt_logprobs=True)
+    for job in (judged, job_of(text(3), text(4)), job_of(text(5)), job_of(text(9))):
+        engine.submit(job)
+    engine._turn()
+    assert clock.columns == [4, 4, 1] and engine.waiting == 2, "4, then 2 rows of 4: a chunk"
+    engine._turn()
+    assert clock.columns[3:] == [5, 1] and engine.waiting == 1, "9 more are not for this turn"
+
+
+def test_those_who_ended_together_are_awaited_for_a_step(
+    loaded: Loaded, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[tuple[float, ...]] = []
+    for batching in ("continuous", "static"):
+        engine = Engine(*loaded, batching=batching)
+
+        def wait(*about: float, engine: Engine = engine) -> None:
+            asked.append(about)
+            engine._closing = not engine.waiting
+
+        monkeypatch.setattr(engine._scheduler, "wait_for_work", wait)
+        engine.submit(job_of(text(3), text(4), text(5), room=2, ignore_end=True))
+        clock.now = 100.0
+        engine._loop()
+    nobody = (1, 0.0)
+    assert asked == [nobody, (3, 103.0), nobody, nobody], "passes at 101 and 102; static ones wait"
+
+
 def test_steps_are_counted_with_their_times(loaded: Loaded, clock: Clock) -> None:
     engine = Engine(*loaded, slots=4, prefill_chunk=8)
     engine.submit(job_of(text(3), text(4), room=4, ignore_end=True))
