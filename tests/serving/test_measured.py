@@ -27,7 +27,7 @@ class Clock:
         runner = engine._runner
         decode, prefill = runner.decode, runner.prefill
         monkeypatch.setattr(runner, "decode", lambda: (self.wait(STEP), decode()))
-        monkeypatch.setattr(runner, "prefill", lambda: (self.wait(PREFILL), prefill()))
+        monkeypatch.setattr(runner, "prefill", lambda: (self.wait(PREFILL), prefill())[1])
         monkeypatch.setattr(time, "perf_counter", lambda: self.now)
 
     def wait(self, seconds: float) -> None:
