@@ -114,8 +114,8 @@ class ModelRunner:
         """
         batch = self.prefilling
         wants_prompt = batch.rows[0].job.prompt_logprobs
-        start, longest = batch.width, max(len(row.ids) for row in batch.rows)
-        logits = batch.prefill(min(self.prefill_chunk, longest - start), all_logits=wants_prompt)
+        start = batch.width
+        logits = batch.prefill(self.prefill_chunk, all_logits=wants_prompt)
         read = len(batch) * (batch.width - start)
         if wants_prompt:
             note_prompt(batch.rows[0], logits[0], start)

@@ -166,7 +166,7 @@ def test_log_probabilities_are_noted_where_they_are_wanted(loaded: Loaded) -> No
         right = loaded[0](input_ids=torch.tensor([row.ids])).logits[0].log_softmax(-1)
         noted = row.prompt_logprobs + row.logprobs
         expected = (row.ids if whole else row.ids[20:]) if wanted is not None else []
-        assert [entry.token_id for entry in noted] == expected
+        assert [entry.token_id for entry in noted] == expected and row.new_tokens == 4
         for place, entry in enumerate(noted, len(row.ids) - len(noted)):
             assert len(entry.top) == (wanted if place else 0)
             if place:
@@ -198,6 +198,10 @@ def test_rows_that_ended_are_carried_along_until_all_leave(loaded: Loaded) -> No
         runner.decode()
     assert short.new_tokens == 1 and runner.stats.new_tokens == 4
     assert runner.release(whole=True) == [short, long] and runner.rows == []
+    one, other = (job_of(text(3), room=room, ignore_end=True).sequences[0] for room in (1, 2))
+    runner.admit([one, other])
+    runner.prefill()
+    assert runner.release() == [one] and runner.clear() == [other], "in any other batch it leaves"
     runner.admit([dropped := job_of(text(3)).sequences[0]])
     dropped.end("cancelled")
     assert runner.release() == [dropped] and runner.rows == []
@@ -231,6 +235,18 @@ def test_what_a_form_allows_comes_before_what_is_ruled_out(loaded: Loaded) -> No
     row.end("timeout")
     scores[0, 5000] = 2.0
     assert runner_module._next(scores, [row]) == [5000], "an ended row has no form to keep"
+
+
+def test_a_form_may_be_kept_with_any_token(loaded: Loaded) -> None:
+    """With the first of the vocabulary, too, where another is more probable."""
+    first = loaded[1].decode([0])
+    guide = Grammars(loaded[1], 8192, {END}).guide(Structure("choice", [first, "a"], "form"))
+    (row,) = job_of([1, 2], guide=guide, temperature=1.0).sequences
+    (other,) = loaded[1]("a")["input_ids"]
+    scores, row.generator = torch.zeros(1, 8192), torch.Generator().manual_seed(0)
+    scores[0, other] = 0.5
+    drawn = [runner_module._next(scores, [row])[0] for _ in range(40)]
+    assert set(drawn) == {0, other} and drawn.count(0) > 5
 
 
 def test_the_probe_reads_one_token(loaded: Loaded, clock: Clock) -> None:
