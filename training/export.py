@@ -141,9 +141,7 @@ or harm, and it follows no instructions. English only.
 The log is in `training_log.csv`, the curve in `training_curve.png`. Thirty samples, none of them
 chosen, and how much of them is copied from the training text: `samples.md`.
 
-{tried()}
-
-## Data and licence
+{section(facts["model"]) if source else ""}{section("What was tried")}## Data and licence
 
 The model was trained on openly licensed English text, cleaned and shuffled. Part of it is
 licensed CC BY-SA, so the weights are released under CC BY-SA 4.0. The sources:
@@ -152,25 +150,32 @@ licensed CC BY-SA, so the weights are released under CC BY-SA 4.0. The sources:
 """
 
 
-def tried() -> str:
-    """What was tried and which of it helped, as `training/README.md` says it."""
+def section(title: str) -> str:
+    """A section of `training/README.md`, its heading with it; nothing if there is none."""
     text = Path(__file__).with_name("README.md").read_text(encoding="utf-8")
-    return text[text.index("## What was tried") :].strip()
+    _, heading, rest = text.partition(f"## {title}")
+    return heading and f"{heading}{rest.partition(chr(10) + '## ')[0].rstrip()}\n\n"
 
 
 def source_table(sources: Path) -> str:
-    """The table of sources, licences and commits, and the notes under it."""
+    """The table of sources, licences and commits, and the notes under it.
+
+    A section after them is about text that lies beside the corpus and was not read.
+    """
     text = read_text(sources)
-    return text[text.index("| Repository") :].strip()
+    return text[text.index("| Repository") :].partition("\n## ")[0].strip()
 
 
 def write_checksums() -> None:
-    """`models/SHA256SUMS` over every shipped file, in the format of sha256sum."""
+    """`models/SHA256SUMS` over the shipped models and the held-out text, as sha256sum has it.
+
+    What `make model` fetches lies in the same folder, with checksums of its own.
+    """
+    shipped = [file for name in SHAPES for file in (models_folder() / name).glob("*")]
     lines = []
-    for file in sorted(models_folder().rglob("*")):
-        if file.is_file() and file.name != "SHA256SUMS":
-            digest = hashlib.sha256(file.read_bytes()).hexdigest()
-            lines.append(f"{digest}  {file.relative_to(models_folder()).as_posix()}\n")
+    for file in sorted([*shipped, models_folder() / "heldout.md"]):
+        digest = hashlib.sha256(file.read_bytes()).hexdigest()
+        lines.append(f"{digest}  {file.relative_to(models_folder()).as_posix()}\n")
     (models_folder() / "SHA256SUMS").write_text("".join(lines), encoding="utf-8")
 
 

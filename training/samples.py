@@ -1,12 +1,13 @@
 """What a shipped model writes, unselected, and how much of it is copied (`samples.md`).
 
 Thirty samples of fixed prompts, temperatures and seed; the share of their runs of eight
-words that stand word for word in the training text; and how many of fifty questions are
-answered with a text that the model itself ends.
+words that stand word for word in the training text; how many of fifty questions are
+answered with a text that the model itself ends; and how many greedy samples go in circles.
 """
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
@@ -29,11 +30,11 @@ RUN_WORDS = 8
 SAMPLE_TOKENS, ANSWER_TOKENS = 50, 200
 
 
-def runs(text: str) -> Iterator[tuple[str, ...]]:
-    """Every run of eight words in the text."""
+def runs(text: str, length: int = RUN_WORDS) -> Iterator[tuple[str, ...]]:
+    """Every run of `length` words in the text."""
     words = text.split()
-    for start in range(len(words) - RUN_WORDS + 1):
-        yield tuple(words[start : start + RUN_WORDS])
+    for start in range(len(words) - length + 1):
+        yield tuple(words[start : start + length])
 
 
 def copied(groups: dict[str, list[str]], training: Iterable[str]) -> dict[str, tuple[int, int]]:
@@ -81,6 +82,11 @@ def ended(generations: Iterable[Generation]) -> int:
     return sum(g.finish_reasons[0] == "end_of_text" for g in generations)
 
 
+def circling(texts: Iterable[str]) -> int:
+    """How many of the texts say some four words three times or more."""
+    return sum(max(Counter(runs(text, 4)).values(), default=0) >= 3 for text in texts)
+
+
 def measure(
     generator: TextGenerator, training: Iterable[str], heldout: str
 ) -> tuple[str, dict[str, str]]:
@@ -126,6 +132,9 @@ def measure(
             f"`A:`) were answered with a text that ended within {ANSWER_TOKENS} tokens."
         )
         lines.append("")
+    count = f"{circling(g.new_text for g in drawn[0.0])} of {len(PROMPTS)}"
+    facts["samples at temperature 0.0 that say four words three times"] = count
+    lines += [f"At temperature 0.0, {count} samples say some four words three times or more.", ""]
     for t, generations in drawn.items():
         lines += [f"## Temperature {t}", ""]
         for g in generations:
