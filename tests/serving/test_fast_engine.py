@@ -273,3 +273,33 @@ def test_what_it_cannot_begin_with_is_one_line(
 def test_api_errors_reach_the_client(client: Client) -> None:  # noqa: F811
     with pytest.raises(APIError, match="seed"):
         client.generate("x", seed=3)
+
+
+# --- the instruct model -------------------------------------------------------------------
+
+
+@pytest.mark.soak  # loads SmolLM2 twice and converts it
+def test_the_instruct_model_chats_and_writes_as_with_torch(smollm2: str, cache: Path) -> None:
+    """A Llama, with a chat template and an end of its turn that is not the end of texts."""
+    chat: dict[str, Any] = {
+        "messages": [
+            {"role": "system", "content": "Answer in one short sentence."},
+            {"role": "user", "content": "What is the capital of France?"},
+        ],
+        "max_tokens": 40,
+    }
+    written = []
+    for settings in ({"engine": "ctranslate2", "engine_cache": cache}, {"engine": "torch"}):
+        common: dict[str, Any] = {"model": smollm2, "temperature": 0}
+        with ServerProcess("instruct", model=smollm2, **settings) as served:
+            ai = openai.OpenAI(base_url=f"{served.url}/v1", api_key="-", max_retries=0)
+            assert httpx.get(f"{served.url}/info").json()["dtype"] == "float32"
+            answer = ai.chat.completions.create(**common, **chat)
+            pieces = ai.chat.completions.create(**common, **chat, stream=True)
+            streamed = "".join(piece.choices[0].delta.content or "" for piece in pieces)
+            text = ai.completions.create(**common, prompt="The sun is", max_tokens=8)
+        choice = answer.choices[0]
+        assert streamed == choice.message.content and choice.finish_reason == "stop"
+        written.append((streamed, answer.usage, text.choices[0].text, text.usage))
+    assert "Paris" in written[0][0] and "<|im_end|>" not in written[0][0]
+    assert written[0] == written[1]
