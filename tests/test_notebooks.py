@@ -39,7 +39,6 @@ from tests.lessons import (
 )
 
 START = "00_start_here.ipynb"
-WIDE = ("05", "07", "08", "10")  # lessons whose lines are longer than 88 characters, still
 
 
 # --- the course as a whole
@@ -100,8 +99,7 @@ def test_code_is_read_without_scrolling(path: Path) -> None:
         if not cell.metadata.get("jupyter", {}).get("source_hidden"):
             lines = cell.source.splitlines()
             assert len(lines) <= 15, f"{len(lines)} lines: {cell.source}"
-            most = 100 if path.name[:2] in WIDE else 88
-            assert not [line for line in lines if len(line) > most], cell.source
+            assert not [line for line in lines if len(line) > 88], cell.source
 
 
 def test_boxes_can_be_read() -> None:
