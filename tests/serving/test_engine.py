@@ -99,15 +99,20 @@ def random_request(loaded: Loaded, number: int) -> dict[str, object]:
     return request
 
 
-@pytest.mark.parametrize("slots", [1, 2])
-def test_the_service_packs_weights_where_a_step_has_several_rows(slots: int) -> None:
+@pytest.mark.parametrize(
+    ("slots", "capability", "packed"), [(1, "AVX2", False), (1, "AVX512", True), (2, "AVX2", True)]
+)
+def test_the_service_packs_weights_where_that_pays(
+    monkeypatch: pytest.MonkeyPatch, slots: int, capability: str, packed: bool
+) -> None:
+    monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: capability)
     service = Service(Config(model_name="course-gpt-1m", device="cpu", slots=slots))
     ready, failed = threading.Event(), list[Exception]()
     service.load(ready.set, failed.append)
     assert ready.wait(60) and not failed
     kinds = {type(layer) for layer in service.engine.model.modules()}
     service.engine.close()
-    assert (PackedLinear in kinds) == (slots > 1)
+    assert (PackedLinear in kinds) == packed
 
 
 @pytest.mark.slow
