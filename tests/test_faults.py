@@ -92,7 +92,7 @@ FAULTS = {
         "helpers/tokens.py",
         "    spare = 256",
         "    spare = 257",
-        ["base = helpers.load(MODEL_NAME)", "def stream(ids, stop)"],
+        ["real, base = ", "def stream(ids, stop)"],
     ),
     "four bits written the other way round": (
         "08",
