@@ -68,11 +68,11 @@ def test_prompts_are_read_in_chunks_and_then_written(loaded: Loaded, clock: Cloc
     runner.admit(rows)
     assert runner.rows == rows and [row.started for row in rows] == [100.0, 100.0]
     assert runner.stats.prompt_tokens == 25 and runner.unread(rows[1]) == 5
-    places = []
-    for _ in range(3):
-        runner.prefill()
-        places.append(runner.cache_places)
-    assert places == [2 * 8, 2 * 16, 2 * 20] and runner.prefilling.rows == []
+    places = [(runner.prefill(), runner.cache_places) for _ in range(3)]
+    assert (
+        places == [(2 * 8, 2 * 8), (2 * 8, 2 * 16), (2 * 4, 2 * 20)]
+        and runner.prefilling.rows == []
+    )
     assert clock.columns == [8, 8, 4] and runner.stats.new_tokens == 2
     late = job_of(text(3), ignore_end=True).sequences
     runner.admit(late)
