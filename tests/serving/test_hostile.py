@@ -13,7 +13,8 @@ from classroom.watching import until
 from serving.client import Client, ServerProcess
 from tests.serving.hostile import Sent, attack
 
-ROUNDS, ROUND = 4, 2600  # the first warms the server up
+ROUND, ROUNDS = 2600, (0, 1, 0, 1)  # requests, and which: the first ones come again
+MOST = 40  # MB that they may take then: others write at the same time, in other batches
 
 
 def greedy(server: ServerProcess) -> str:
@@ -44,18 +45,22 @@ def test_hostile_requests(server: ServerProcess) -> None:
 @pytest.mark.soak
 @pytest.mark.timeout(1200)
 def test_ten_thousand_hostile_requests(chat_model: Path) -> None:
-    """None fails inside, none hangs, none keeps a thread, a descriptor or memory."""
+    """None fails inside, none hangs, none keeps a thread, a descriptor or memory.
+
+    Texts of new shapes take memory, for what torch's libraries compile for each and keep: so only
+    requests that come again show whether something is lost.
+    """
     settings = {"slots": 8, "queue_length": 40, "max_length_limit": 64, "response_cache_mb": 4}
     settings |= {"requests_per_minute": 1_000_000, "tokens_per_minute": 10**9}  # both are counted
     with ServerProcess("hostile", model=chat_model, **settings) as server:
         assert server.process is not None
         process = psutil.Process(server.process.pid)
         warm, memory, total = (0, 0), [], 0
-        for number in range(ROUNDS):
+        for number in ROUNDS:
             began = time.monotonic()
             sent = survived(server, ROUND, number)
             total += sent.total
-            warm = warm if number else held(process)
+            warm = warm if memory else (held(process)[0] + 2, held(process)[1] + 3)
             until(lambda limit=warm: all(map(le, held(process), limit)))
             memory.append(process.memory_info().rss / 1e6)
             print(
@@ -64,3 +69,4 @@ def test_ten_thousand_hostile_requests(chat_model: Path) -> None:
                 f"{held(process)}, {memory[-1]:.0f} MB"
             )
         assert total >= 10_000
+        assert memory[3] < memory[1] + MOST, memory
