@@ -11,6 +11,7 @@ import pandas as pd
 import torch
 
 from classroom.inference import Quality, fresh, quality, step_bytes
+from serving.footprint import give_back_memory
 
 if TYPE_CHECKING:
     from helpers.generator import TextGenerator
@@ -120,6 +121,8 @@ class Trials:
         seconds = {rows: self._decode(one.model, ids, rows) for rows in (1, 8)}
         score = quality(one.model, one.tokenizer, self._text)
         self(technique, name, seconds, step_bytes(one.model), score)
+        del one
+        give_back_memory()  # what comes next may start a process that loads a model, too
 
     def said(self, name: str) -> str:
         """What was tried with a model, and the bits per byte of the first three techniques."""
