@@ -18,6 +18,7 @@ from transformers import (
 )
 
 from helpers.settings import GenerationSettings
+from serving.engine import packed
 from serving.engine.batch import Batch
 from serving.engine.forward import (
     Forward,
@@ -113,11 +114,14 @@ def test_joined_layers_are_packed_and_quantized_as_the_others(
         torch.testing.assert_close(mine, theirs, atol=1e-4, rtol=1e-4)
 
 
-def test_layers_that_read_the_same_become_one() -> None:
+def test_layers_that_read_the_same_become_one(monkeypatch: pytest.MonkeyPatch) -> None:
     """Four products a layer, as many weights as before, none of them twice."""
+    given_back: list[tuple[int, ...]] = []
+    monkeypatch.setattr(packed, "forget", lambda weight: given_back.append(tuple(weight.shape)))
     model = llama(attention_bias=True)
     right = {name: one.shape for name, one in model.named_parameters()}
     join_layers(model)
+    assert given_back == 2 * [(64, 64), (32, 64), (32, 64), (96, 64), (96, 64)]
     linear = [one for one in model.modules() if type(one) is torch.nn.Linear]
     assert len(linear) == 4 * SIZES["num_hidden_layers"] + 1
     count = sum(one.numel() for one in model.parameters())
