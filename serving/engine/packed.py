@@ -147,10 +147,13 @@ def pack_linear_layers(model: nn.Module) -> int:
         return 0
     count, embedding = 0, getattr(model, "get_input_embeddings", lambda: None)()
     embeddings = getattr(embedding, "weight", None)
-    packed = {layer.get_parameter("weight") for _, _, layer in linear_layers(model)}
-    leave_file(p for p in model.parameters() if p not in packed or p is embeddings)
+    # By their ids: what held the weights themselves would keep them after their packing.
+    packed = {id(layer.get_parameter("weight")) for _, _, layer in linear_layers(model)}
+    leave_file(p for p in model.parameters() if id(p) not in packed or p is embeddings)
     for parent, name, layer in linear_layers(model):
-        shared = layer.weight is embeddings
+        shared, weight = layer.weight is embeddings, layer.get_parameter("weight").detach()
         setattr(parent, name, PackedLinear(rows_of(layer), bias_of(layer), shared))
+        if not shared:
+            forget(weight)
         count += 1
     return count

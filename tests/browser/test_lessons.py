@@ -272,7 +272,7 @@ def timed(page: Any, slider: str, key: str) -> float:
 @pytest.mark.parametrize("lesson", ["03_parameter_sliders"], indirect=True)
 def test_the_explorer_answers_fast_and_does_not_jump(lesson: Any, pictures: Path) -> None:
     name, page = lesson
-    show(page, page.evaluate(FIND, "ParameterExplorer(generator"))
+    show(page, page.evaluate(FIND, "explorer = ParameterExplorer("))
     page.wait_for_selector(".llm-text", timeout=30_000)
     chart, text = page.inner_text(".llm-chart"), page.inner_text(".llm-text p >> nth=0")
     height = page.locator(".llm-text").bounding_box()["height"]
