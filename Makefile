@@ -6,7 +6,8 @@ PY := .venv/bin/python
 # The tests are compiled once, not by every worker.
 PYTEST := PYTHONDONTWRITEBYTECODE= $(PY) -m pytest
 MODEL ?= course-gpt-4m
-JOBS ?= 2
+# On two cores three are quicker than two: some tests mostly wait.
+JOBS ?= 3
 export PYTHON TORCH PORT BROWSER SMOLLM2
 
 .PHONY: help setup model python ready ready-dev lab test quick test-pythons soak test-scale vllm mutants outputs solutions new-lesson sync reset update report check lint serve load-test bench train pins site clean
@@ -33,7 +34,7 @@ model: ready ## fetch the instruct model SmolLM2-135M (93 MB; set-up does, unles
 lab: ready ## open lesson 00 in JupyterLab (PORT=8890 BROWSER=none choose; Ctrl+C ends it)
 	@$(PY) tools/lab.py
 
-test: ready-dev ## run every notebook and every other test (ARGS="-k tokens" for some; JOBS=3 at once)
+test: ready-dev ## run every notebook and every other test (ARGS="-k tokens" for some; JOBS=2 at once)
 	@$(PYTEST) -n $(JOBS) --dist loadscope --reruns 1 -raR $(ARGS)
 
 quick: ready-dev ## run the fast tests, about two minutes together: no browser, no notebook (ARGS="-k api")
