@@ -1,4 +1,4 @@
-"""Real servers for the tests: a process each, reached over real HTTP."""
+"""What tests of the service share: real servers, a process each, and the engine by hand."""
 
 from __future__ import annotations
 
@@ -7,10 +7,13 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import torch
 
-from helpers.models import models_folder
+from helpers.models import load_model, models_folder
 from serving.client import ServerProcess
+from serving.engine import engine, jobs, runner, scheduler
 from tests.conftest import writable
+from tests.serving.by_hand import Clock, Loaded
 
 MODEL = "course-gpt-1m"
 TEMPLATE = """\
@@ -40,3 +43,27 @@ def small(chat_model: Path) -> Iterator[ServerProcess]:
     settings = {"slots": 2, "queue_length": 1, "max_length_limit": 512}
     with ServerProcess("small", model=chat_model, **settings) as process:
         yield process
+
+
+@pytest.fixture(scope="module")
+def loaded() -> Loaded:
+    """The smallest course model and its tokenizer, for a test that needs no server."""
+    return load_model(MODEL, "cpu")
+
+
+@pytest.fixture
+def inference() -> Iterator[None]:
+    """No gradients in the test, as in the engine's own thread."""
+    with torch.inference_mode():
+        yield
+
+
+@pytest.fixture
+def clock(loaded: Loaded, monkeypatch: pytest.MonkeyPatch) -> Iterator[Clock]:
+    """The engine's time moves with the passes through `loaded`, and with nothing else."""
+    made = Clock()
+    for module in (engine, jobs, runner, scheduler):
+        monkeypatch.setattr(module, "time", made)
+    hook = loaded[0].transformer.wte.register_forward_pre_hook(made.passed)
+    yield made
+    hook.remove()

@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
 import torch
 
-from helpers.models import load_model
 from helpers.settings import GenerationSettings
-from serving.engine import jobs
 from serving.engine import runner as runner_module
 from serving.engine.grammar import Grammars, Structure
 from serving.engine.jobs import Sequence
@@ -22,25 +19,7 @@ from tests.serving.by_hand import Clock, Loaded, greedy, job_of, text
 END, CONTEXT = 8191, 512
 
 
-@pytest.fixture(scope="module")
-def loaded() -> Loaded:
-    return load_model("course-gpt-1m", "cpu")
-
-
-@pytest.fixture(autouse=True)
-def inference() -> Iterator[None]:
-    with torch.inference_mode():
-        yield
-
-
-@pytest.fixture
-def clock(loaded: Loaded, monkeypatch: pytest.MonkeyPatch) -> Iterator[Clock]:
-    made = Clock()
-    for module in (jobs, runner_module):
-        monkeypatch.setattr(module, "time", made)
-    hook = loaded[0].transformer.wte.register_forward_pre_hook(made.passed)
-    yield made
-    hook.remove()
+pytestmark = pytest.mark.usefixtures("inference")
 
 
 def runner_of(loaded: Loaded, chunk: int = 48, kept: int = 0) -> ModelRunner:

@@ -2,15 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import pytest
-import torch
 
-from helpers.models import load_model
-from serving.engine import engine as engine_module
-from serving.engine import jobs, scheduler
-from serving.engine import runner as runner_module
 from serving.engine.engine import MAX_FAILURES, STATIC_WAIT_SECONDS, Engine
 from serving.engine.jobs import NotReadyError
 from serving.engine.prefix_cache import PrefixStats
@@ -18,26 +11,7 @@ from serving.engine.stats import Stats
 from system.errors import ParameterError
 from tests.serving.by_hand import Clock, Loaded, bounded, ended, greedy, job_of, text, work
 
-
-@pytest.fixture(scope="module")
-def loaded() -> Loaded:
-    return load_model("course-gpt-1m", "cpu")
-
-
-@pytest.fixture(autouse=True)
-def inference() -> Iterator[None]:
-    with torch.inference_mode():
-        yield
-
-
-@pytest.fixture
-def clock(loaded: Loaded, monkeypatch: pytest.MonkeyPatch) -> Iterator[Clock]:
-    made = Clock()
-    for module in (engine_module, jobs, runner_module, scheduler):
-        monkeypatch.setattr(module, "time", made)
-    hook = loaded[0].transformer.wte.register_forward_pre_hook(made.passed)
-    yield made
-    hook.remove()
+pytestmark = pytest.mark.usefixtures("inference")
 
 
 def test_an_engine_is_as_it_was_asked_for(loaded: Loaded) -> None:
